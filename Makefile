@@ -1,0 +1,108 @@
+# The one door to everything: `make help` lists the targets. A fresh machine needs rustup, Python 3.10
+# or newer, and make; the rest is installed here, at pinned versions, the first time it is needed.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+TARGET := wasm32-wasip1
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+MODULE := dist/tollgate.wasm
+MAX_MODULE_BYTES := 600000
+
+# Set-up leaves stamps, so that a second run skips it.
+RUST := $(TARGET_DIR)/setup/rust.env
+PYTHON_ENV := .venv
+OLD_PYTHON_ENV := .venv-openai-0.27
+CARGO := source $(RUST); cargo
+
+# The same sources give the same module, wherever they and cargo's registry lie.
+CARGO_HOME ?= $(HOME)/.cargo
+WASM_RUSTFLAGS := --remap-path-prefix=$(CURDIR)=/tollgate --remap-path-prefix=$(CARGO_HOME)=/cargo
+
+STAND_INS := $(TARGET_DIR)/debug/stand-ins
+E2E := STAND_INS=$(STAND_INS) OLD_PYTHON=$(abspath $(OLD_PYTHON_ENV))/bin/python PYTHONDONTWRITEBYTECODE=1
+PYTEST_ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Use
+
+.PHONY: run
+run: build stand-ins $(PYTHON_ENV)/ready ## Start Envoy with the gate and both stand-ins; print curl lines; run until Ctrl-C
+	@$(E2E) $(PYTHON_ENV)/bin/python tests/run.py
+
+.PHONY: demo
+demo: build stand-ins $(PYTHON_ENV)/ready ## Walk through what the gate does, step by step, and check it
+	@$(E2E) $(PYTHON_ENV)/bin/python tests/demo.py
+
+.PHONY: build
+build: $(RUST) ## Build dist/tollgate.wasm
+	@$(CARGO) build --release --locked --lib --target $(TARGET) --config 'target.$(TARGET).rustflags="$(WASM_RUSTFLAGS)"'
+	@mkdir -p $(dir $(MODULE))
+	@# A new file moved into place: a running Envoy may have the old one open.
+	@cp $(TARGET_DIR)/$(TARGET)/release/tollgate.wasm $(MODULE).new && mv $(MODULE).new $(MODULE)
+	@bytes=$$(wc -c <$(MODULE)); echo "$(MODULE): $$bytes bytes, sha256 $$(sha256sum <$(MODULE) | cut -c 1-16)"; \
+	if [ "$$bytes" -gt $(MAX_MODULE_BYTES) ]; then echo "too large: the limit is $(MAX_MODULE_BYTES) bytes" >&2; exit 1; fi
+
+# Checks
+
+.PHONY: check
+check: lint doc test ## Everything CI runs: lint, doc, test
+
+.PHONY: test
+test: test-core test-module test-e2e ## Every test
+
+.PHONY: test-core
+test-core: $(RUST) ## Tests of the core and of the stand-ins, natively
+	$(CARGO) test --locked --workspace --exclude tollgate-second-host
+
+.PHONY: test-module
+test-module: build ## Tests of the built module in a second proxy-wasm host
+	$(CARGO) test --locked -p tollgate-second-host
+
+.PHONY: test-e2e
+test-e2e: build stand-ins $(PYTHON_ENV)/ready $(OLD_PYTHON_ENV)/ready ## Tests with a real Envoy and real clients
+	$(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(RUST) ## Formatting, lints for the host and for wasm32
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p tollgate --lib --target $(TARGET) -- -D warnings
+	@# The SDK's string getters panic on bytes that are not UTF-8.
+	@if grep -rnE '\b(get_http_(request|response|call_response)_(headers?|trailers?)|get_(map|map_value))\(' src; then \
+		echo 'lint: these SDK calls panic on bytes that are not UTF-8' >&2; exit 1; fi
+
+.PHONY: fmt
+fmt: $(RUST) ## Format the Rust sources
+	$(CARGO) fmt --all
+
+.PHONY: doc
+doc: $(RUST) ## Build the API documentation, for the host and for wasm32
+	source $(RUST); RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+	source $(RUST); RUSTDOCFLAGS='-D warnings' cargo doc --locked -p tollgate --no-deps --lib --target $(TARGET)
+
+.PHONY: clean
+clean: ## Remove everything that was built or installed here
+	rm -rf target dist $(PYTHON_ENV) $(OLD_PYTHON_ENV)
+
+# Set-up
+
+.PHONY: stand-ins
+stand-ins: $(RUST)
+	@$(CARGO) build --locked -p tollgate-stand-ins
+
+$(RUST): rust-toolchain.toml tests/setup/rust.sh
+	@tests/setup/rust.sh $@
+
+$(PYTHON_ENV)/ready: tests/setup/requirements.txt tests/setup/python.sh
+	@tests/setup/python.sh $(PYTHON_ENV) $< && touch $@
+
+$(OLD_PYTHON_ENV)/ready: tests/setup/requirements-openai-0.27.txt tests/setup/python.sh
+	@tests/setup/python.sh $(OLD_PYTHON_ENV) $< && touch $@

@@ -1,0 +1,160 @@
+//! What the backend receives of a request that goes on.
+
+use crate::credential::Credential;
+use crate::json::Value;
+use crate::jwt::{Caller, Claims};
+use crate::policy::{ApiKeyAction, App, HeaderSource, Policy};
+use crate::request::{RequestHead, protocols_without_keys};
+
+/// Changes to the headers of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderChanges {
+    /// Names to remove, with every value.
+    pub remove: Vec<Vec<u8>>,
+    /// Names and values to set, in place of any that are there.
+    pub set: Vec<(String, Vec<u8>)>,
+}
+
+impl HeaderChanges {
+    /// What every request loses before anything is set: identity headers and method overrides
+    /// that the caller has no business to send, and keys where the policy strips them.
+    #[must_use]
+    pub fn cleaning(head: &RequestHead<'_>, policy: &Policy) -> Self {
+        let mut changes = Self::default();
+        changes
+            .remove
+            .extend(head.foreign.iter().map(|name| name.to_vec()));
+        if !policy.forward.authorization {
+            changes.remove.push(b"authorization".to_vec());
+        }
+        if policy.api_keys.action == ApiKeyAction::Strip {
+            changes
+                .remove
+                .extend(head.key_headers.iter().map(|name| name.to_vec()));
+            if head.key_in_query {
+                let path = head.path_without_keys(&policy.api_keys.query);
+                changes.set.push((":path".to_owned(), path));
+            }
+            if let Some(protocols) = &head.key_protocols {
+                changes.set_or_remove("sec-websocket-protocol", protocols_without_keys(protocols));
+            }
+        }
+        changes
+    }
+
+    /// Adds what a caller's request gains and loses.
+    pub fn identify(
+        &mut self,
+        caller: &Caller,
+        app: &App,
+        credential: &Credential<'_>,
+        policy: &Policy,
+    ) {
+        for (name, source) in &policy.forward.headers {
+            if let Some(value) = header_value(source, caller.claims(), app) {
+                self.set.push((name.clone(), value.into_bytes()));
+            }
+        }
+        if policy.forward.authorization
+            && let Credential::Bearer {
+                token,
+                repeated: true,
+            } = credential
+        {
+            self.set
+                .push(("authorization".to_owned(), [b"Bearer ", *token].concat()));
+        }
+    }
+
+    fn set_or_remove(&mut self, name: &str, value: Vec<u8>) {
+        if value.is_empty() {
+            self.remove.push(name.as_bytes().to_vec());
+        } else {
+            self.set.push((name.to_owned(), value));
+        }
+    }
+}
+
+/// The application's name for people: from the policy, else its id.
+#[must_use]
+pub fn app_name(app: &App, claims: &Claims) -> String {
+    app.name
+        .clone()
+        .unwrap_or_else(|| claims.app_id.to_string())
+}
+
+fn header_value(source: &HeaderSource, claims: &Claims, app: &App) -> Option<String> {
+    match source {
+        HeaderSource::AppId => Some(claims.app_id.to_string()),
+        HeaderSource::AppName => Some(app_name(app, claims)),
+        HeaderSource::TenantId => claims.tid.map(|tid| tid.to_string()),
+        HeaderSource::ObjectId => claims.oid.map(|oid| oid.to_string()),
+        HeaderSource::Roles => claims.named("roles").and_then(claim_text),
+        HeaderSource::Claim(name) => claims.named(name).and_then(claim_text),
+    }
+}
+
+/// A claim as a header value: texts, numbers and booleans as they are, arrays of them joined
+/// with commas. Whatever could end or split the value is percent-encoded.
+fn claim_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(encode(text, false)),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(value) => Some(value.to_string()),
+        Value::Array(values) => {
+            let texts: Option<Vec<_>> = values
+                .iter()
+                .map(|value| match value {
+                    Value::String(text) => Some(encode(text, true)),
+                    Value::Array(_) => None,
+                    other => claim_text(other),
+                })
+                .collect();
+            Some(texts?.join(","))
+        }
+        Value::Null | Value::Object(_) => None,
+    }
+}
+
+fn encode(text: &str, in_list: bool) -> String {
+    use std::fmt::Write as _;
+    text.bytes()
+        .fold(String::with_capacity(text.len()), |mut encoded, byte| {
+            let plain = (byte.is_ascii_graphic() || byte == b' ')
+                && byte != b'%'
+                && !(in_list && byte == b',');
+            if plain {
+                encoded.push(char::from(byte));
+            } else {
+                // Writing to a string cannot fail.
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+            encoded
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json;
+
+    #[test]
+    fn claims_become_one_safe_line() {
+        for (claim, expected) in [
+            (r#""plain text""#, Some("plain text")),
+            (r#""J\u00fcrgen""#, Some("J%C3%BCrgen")),
+            (r#""a\r\nx-admin: 1""#, Some("a%0D%0Ax-admin: 1")),
+            (r#""100%""#, Some("100%25")),
+            (r#""a,b""#, Some("a,b")),
+            (r#"["a","b,c",7,true]"#, Some("a,b%2Cc,7,true")),
+            ("[]", Some("")),
+            ("12", Some("12")),
+            ("null", None),
+            (r#"{"a":1}"#, None),
+            ("[[1]]", None),
+        ] {
+            let value = json::parse(claim.as_bytes()).unwrap();
+            assert_eq!(claim_text(&value).as_deref(), expected, "{claim}");
+        }
+    }
+}

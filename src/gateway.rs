@@ -1,0 +1,489 @@
+//! The straight path of a request, and the only place that composes the parts.
+//!
+//! A [`Gateway`] is one plugin in one VM. Time, headers, shared data and callout answers come in
+//! as values; verdicts and callouts go out as values. Nothing here acts.
+
+use std::rc::Rc;
+
+use crate::credential::Credential;
+use crate::crypto::Crypto;
+use crate::forward::HeaderChanges;
+use crate::jwt::{self, Algorithm, Caller, TokenCache, UntrustedToken};
+use crate::keys::{Answer, FetchOutcome, IssuerKeys, Lookup, NextCall, Progress};
+use crate::limits::{self, Admission, Admitted, CounterKeys, NamedLimit};
+use crate::policy::{Access, ApiKeyAction, App, CorsPreflight, HeaderSource, Issuer, Mode, Policy};
+use crate::refusal::Refusal;
+use crate::request::{HeaderMap, RequestHead};
+use crate::store::SharedStore;
+use crate::time::Time;
+
+/// Most requests that wait for keys at one time, in one VM (spec section 10).
+pub const MAX_WAITING: usize = 1_000;
+/// Longest that a request waits for keys, in milliseconds (spec section 10).
+pub const MAX_WAIT_MILLIS: u64 = 5_000;
+
+/// One plugin in one VM.
+pub struct Gateway {
+    policy: Rc<Policy>,
+    crypto: Crypto,
+    issuers: Vec<IssuerState>,
+    /// Names of the limits of `policy.apps`, in the same order; the default application's last.
+    limits: Vec<Vec<NamedLimit>>,
+    counters: CounterKeys,
+    cache: TokenCache,
+    tallies: Tallies,
+}
+
+struct IssuerState {
+    keys: IssuerKeys,
+    /// Claims that the policy names for tokens of this issuer.
+    wanted_claims: Vec<String>,
+}
+
+/// Counts since they were last taken, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tallies {
+    /// Tokens found in the cache.
+    pub cache_hits: u64,
+    /// Tokens verified anew.
+    pub cache_misses: u64,
+    /// Lost tries of compare-and-swap.
+    pub counter_retries: u32,
+}
+
+/// What is to become of a request. It has no default, and `Allow` is made in one place.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It goes on to the backend.
+    Allow(Allow),
+    /// It is answered here.
+    Refuse(Refuse),
+    /// It waits for keys. Asked again, it may still wait; its time is bounded by the caller of
+    /// [`Gateway::decide`].
+    Wait {
+        /// Which issuer's keys.
+        issuer: usize,
+    },
+}
+
+/// A request that goes on.
+#[derive(Debug)]
+pub struct Allow {
+    /// Who calls; `None` on public paths, for preflights, and in report mode without a token.
+    pub caller: Option<Caller>,
+    /// Changes to the request's headers.
+    pub changes: HeaderChanges,
+    /// The call's places in the limits.
+    pub admission: Option<Admission>,
+    /// In report mode: why it would have been refused.
+    pub would_refuse: Option<Refusal>,
+}
+
+/// A request that is answered here.
+#[derive(Debug)]
+pub struct Refuse {
+    /// Why.
+    pub refusal: Refusal,
+    /// Who calls, when the token was good.
+    pub caller: Option<Caller>,
+}
+
+/// Whether a request may wait for keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// There is room and time.
+    Wait,
+    /// There is none: what would wait is unavailable.
+    Over,
+}
+
+/// How far the steps of a decision came.
+enum Stop {
+    Refused(Refusal),
+    Wait { issuer: usize },
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// A fetch that ended.
+#[derive(Debug)]
+pub struct FetchReport {
+    /// Which issuer's.
+    pub issuer: usize,
+    /// How.
+    pub outcome: FetchOutcome,
+}
+
+impl Gateway {
+    /// A plugin with its policy. `plugin` is Envoy's plugin name, which keeps the counters and
+    /// keys of several plugins of one process apart.
+    #[must_use]
+    pub fn new(policy: Rc<Policy>, plugin: &str, crypto: Crypto) -> Self {
+        let issuers = policy
+            .issuers
+            .iter()
+            .map(|issuer| IssuerState {
+                keys: IssuerKeys::new(issuer, plugin),
+                wanted_claims: wanted_claims(issuer, &policy),
+            })
+            .collect();
+        let apps = policy.apps.listed.iter().chain([&policy.apps.default_app]);
+        let limits = apps.map(|app| limits::name_limits(&app.limits)).collect();
+        Self {
+            issuers,
+            limits,
+            counters: CounterKeys::new(plugin),
+            cache: TokenCache::default(),
+            tallies: Tallies::default(),
+            policy,
+            crypto,
+        }
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> &Rc<Policy> {
+        &self.policy
+    }
+
+    /// Decides on a request (spec section 3).
+    pub fn decide(
+        &mut self,
+        headers: &HeaderMap,
+        now: Time,
+        store: &dyn SharedStore,
+        patience: Patience,
+    ) -> Verdict {
+        let policy = Rc::clone(&self.policy);
+        let head = RequestHead::read(headers, &policy);
+        let mut caller = None;
+        let mut changes = HeaderChanges::cleaning(&head, &policy);
+        let steps = self.steps(&head, now, store, &mut caller, &mut changes);
+        let (admission, refusal) = match (steps, policy.mode, patience) {
+            (Ok(admission), ..) => (admission, None),
+            (Err(Stop::Wait { issuer }), Mode::Enforce, Patience::Wait) => {
+                return Verdict::Wait { issuer };
+            }
+            (Err(Stop::Wait { issuer }), ..) => (None, Some(self.keys_unavailable(issuer, now))),
+            (Err(Stop::Refused(refusal)), ..) => (None, Some(refusal)),
+        };
+        match (refusal, policy.mode) {
+            (Some(refusal), Mode::Enforce) => Verdict::Refuse(Refuse { refusal, caller }),
+            (would_refuse, Mode::Report | Mode::Enforce) => Verdict::Allow(Allow {
+                caller,
+                changes,
+                admission,
+                would_refuse,
+            }),
+        }
+    }
+
+    /// The steps of a decision, in order. `caller` is set as soon as the token is good, and
+    /// `changes` when it is known who calls.
+    fn steps(
+        &mut self,
+        head: &RequestHead<'_>,
+        now: Time,
+        store: &dyn SharedStore,
+        caller: &mut Option<Caller>,
+        changes: &mut HeaderChanges,
+    ) -> Result<Option<Admission>, Stop> {
+        let policy = Rc::clone(&self.policy);
+        let has_key =
+            !head.key_headers.is_empty() || head.key_in_query || head.key_protocols.is_some();
+        if has_key && policy.api_keys.action == ApiKeyAction::Deny {
+            return Err(Refusal::ApiKey.into());
+        }
+        let preflight = policy.cors_preflight == CorsPreflight::Pass && head.is_preflight();
+        if preflight || head.is_public(&policy.public_paths) {
+            return Ok(None);
+        }
+        let credential = Credential::read(&head.authorization);
+        let token = match credential {
+            Credential::Absent => return Err(Refusal::NoToken.into()),
+            Credential::Ambiguous => return Err(Refusal::AmbiguousCredential.into()),
+            Credential::Bearer { token, .. } => token,
+        };
+        let admitted = self.authenticate(token, now, store)?;
+        let app = policy.apps.find(admitted.claims().app_id);
+        changes.identify(&admitted, app, &credential, &policy);
+        let app_id = admitted.claims().app_id;
+        *caller = Some(admitted);
+        if app.access == Access::Deny {
+            return Err(Refusal::App.into());
+        }
+        self.count(app, app_id, now, store)
+    }
+
+    /// A caller for a token: from the cache, or verified now.
+    fn authenticate(
+        &mut self,
+        token: &[u8],
+        now: Time,
+        store: &dyn SharedStore,
+    ) -> Result<Caller, Stop> {
+        let policy = Rc::clone(&self.policy);
+        if let Some(found) = self.cache.find(token)
+            && let Some(issuer) = policy.issuers.get(found.issuer)
+        {
+            self.tallies.cache_hits = self.tallies.cache_hits.saturating_add(1);
+            return Caller::admit(&found.claims, issuer, now.seconds()).map_err(|refusal| {
+                self.cache.forget(token);
+                Refusal::Claims(refusal).into()
+            });
+        }
+        self.tallies.cache_misses = self.tallies.cache_misses.saturating_add(1);
+        let untrusted = UntrustedToken::parse(token).map_err(Refusal::Token)?;
+        let (index, issuer) = find_issuer(&untrusted, &policy)?;
+        let algorithm = check_header(&untrusted, issuer)?;
+        let claims = self.verify(&untrusted, algorithm, index, issuer, now, store)?;
+        let claims = Rc::new(claims);
+        let caller = Caller::admit(&claims, issuer, now.seconds()).map_err(Refusal::Claims)?;
+        self.cache.keep(token, index, claims);
+        Ok(caller)
+    }
+
+    /// Finds the key and verifies the signature.
+    fn verify(
+        &mut self,
+        token: &UntrustedToken<'_>,
+        algorithm: Algorithm,
+        index: usize,
+        issuer: &Issuer,
+        now: Time,
+        store: &dyn SharedStore,
+    ) -> Result<jwt::Claims, Stop> {
+        let unavailable = Refusal::Keys { retry_in: 0 };
+        let state = self.issuers.get_mut(index).ok_or(unavailable)?;
+        // Another worker may have fetched what is missing here.
+        if !matches!(state.keys.lookup(token.kid(), now), Lookup::Found(_))
+            && let Some(keys) = state.keys.fetched()
+            && keys.sync(store)
+        {
+            self.cache.clear();
+        }
+        let key = match state.keys.lookup(token.kid(), now) {
+            Lookup::Found(key) => key,
+            Lookup::Unknown => return Err(Refusal::KeyNotFound.into()),
+            Lookup::Wait => return Err(Stop::Wait { issuer: index }),
+            Lookup::Unavailable(retry_in) => return Err(Refusal::Keys { retry_in }.into()),
+        };
+        let belongs = key.algorithm.is_none_or(|only| only == algorithm)
+            && key.public.fits(algorithm)
+            && key_belongs(key.issuer.as_deref(), token, issuer);
+        if !belongs {
+            return Err(Refusal::KeyOfAnother.into());
+        }
+        jwt::verify(
+            token,
+            algorithm,
+            &key.public,
+            &self.crypto,
+            issuer,
+            &state.wanted_claims,
+        )
+        .map_err(|error| Refusal::Verify(error).into())
+    }
+
+    /// Takes the call's place in every limit of its application.
+    fn count(
+        &mut self,
+        app: &App,
+        app_id: crate::guid::Guid,
+        now: Time,
+        store: &dyn SharedStore,
+    ) -> Result<Option<Admission>, Stop> {
+        if app.limits.is_empty() {
+            return Ok(None);
+        }
+        let listed = self.policy.apps.by_id.get(&app_id);
+        let index = listed.copied().unwrap_or(self.policy.apps.listed.len());
+        let limits = self.limits.get(index).ok_or(Refusal::Counters)?;
+        let key = match listed {
+            Some(_) => self.counters.listed(app_id),
+            None => self
+                .counters
+                .unlisted(store, app_id)
+                .map_err(|_| Refusal::Counters)?,
+        };
+        let retries = &mut self.tallies.counter_retries;
+        match limits::admit(store, key, limits, now, retries) {
+            Ok(Admitted::Counted(admission)) => Ok(Some(admission)),
+            Ok(Admitted::Reached(reached)) => Err(Refusal::Limit(reached).into()),
+            Err(_) => Err(Refusal::Counters.into()),
+        }
+    }
+
+    /// Settles a call whose answer is known, or known never to come.
+    pub fn settle(&mut self, admission: Admission, status: Option<u16>, store: &dyn SharedStore) {
+        // When the host fails the call stays counted, which errs on the side of the limit.
+        let _ = admission.settle(store, status, &mut self.tallies.counter_retries);
+    }
+
+    fn keys_unavailable(&mut self, issuer: usize, now: Time) -> Refusal {
+        let keys = self
+            .issuers
+            .get_mut(issuer)
+            .and_then(|state| state.keys.fetched());
+        Refusal::Keys {
+            retry_in: keys.map_or(0, |keys| keys.next_attempt_in(now)),
+        }
+    }
+
+    /// How long a request may wait for an issuer's keys, in milliseconds.
+    pub fn patience(&mut self, issuer: usize) -> u64 {
+        let keys = self
+            .issuers
+            .get_mut(issuer)
+            .and_then(|state| state.keys.fetched());
+        keys.map_or(0, |keys| keys.patience()).min(MAX_WAIT_MILLIS)
+    }
+
+    /// Sees what other workers fetched. Answers the issuers about which something is new.
+    pub fn sync(&mut self, store: &dyn SharedStore, now: Time) -> Vec<usize> {
+        let mut changed = Vec::new();
+        for (index, state) in self.issuers.iter_mut().enumerate() {
+            let Some(keys) = state.keys.fetched() else {
+                continue;
+            };
+            let before = keys.state();
+            // Tokens verified with keys that are gone, or too old to serve, count no more.
+            if keys.sync(store) || !keys.usable(now) {
+                self.cache.clear();
+            }
+            if keys.state() != before {
+                changed.push(index);
+            }
+        }
+        changed
+    }
+
+    /// Begins the fetches that are due and that nobody else in the process has begun.
+    pub fn begin_fetches(&mut self, store: &dyn SharedStore, now: Time) -> Vec<(usize, NextCall)> {
+        let begin = |(index, state): (usize, &mut IssuerState)| {
+            Some((index, state.keys.fetched()?.begin(store, now)?))
+        };
+        self.issuers
+            .iter_mut()
+            .enumerate()
+            .filter_map(begin)
+            .collect()
+    }
+
+    /// Goes on with a callout's answer: another callout, or the end of a fetch.
+    pub fn answer(
+        &mut self,
+        issuer: usize,
+        attempt: u64,
+        answer: &Answer,
+        store: &dyn SharedStore,
+        now: Time,
+    ) -> Result<NextCall, Option<FetchReport>> {
+        let keys = self
+            .issuers
+            .get_mut(issuer)
+            .and_then(|state| state.keys.fetched());
+        let progress = keys.map(|keys| keys.answer(attempt, answer, store, now));
+        match progress {
+            None | Some(Progress::Stray) => Err(None),
+            Some(Progress::Call(call)) => Ok(call),
+            Some(Progress::Done(outcome)) => Err(Some(FetchReport { issuer, outcome })),
+        }
+    }
+
+    /// The gateway could not make a callout.
+    pub fn not_sent(&mut self, issuer: usize, store: &dyn SharedStore) -> Option<FetchReport> {
+        let keys = self.issuers.get_mut(issuer)?.keys.fetched()?;
+        Some(FetchReport {
+            issuer,
+            outcome: keys.not_sent(store),
+        })
+    }
+
+    /// Name, number of keys and age of the set in seconds, for every issuer.
+    pub fn key_gauges(&self, now: Time) -> impl Iterator<Item = (&str, usize, Option<u64>)> {
+        self.policy
+            .issuers
+            .iter()
+            .zip(&self.issuers)
+            .map(move |(issuer, state)| {
+                (
+                    issuer.name.as_str(),
+                    state.keys.len(),
+                    state.keys.age_seconds(now),
+                )
+            })
+    }
+
+    /// Takes the counts since the last time.
+    pub fn take_tallies(&mut self) -> Tallies {
+        std::mem::take(&mut self.tallies)
+    }
+}
+
+/// Claims that decisions or headers need beyond the registered ones.
+fn wanted_claims(issuer: &Issuer, policy: &Policy) -> Vec<String> {
+    let required = issuer
+        .required_claims
+        .iter()
+        .map(|claim| claim.name.clone());
+    let forwarded = policy
+        .forward
+        .headers
+        .iter()
+        .filter_map(|(_, source)| match source {
+            HeaderSource::Roles => Some("roles".to_owned()),
+            HeaderSource::Claim(name) => Some(name.clone()),
+            HeaderSource::AppId
+            | HeaderSource::AppName
+            | HeaderSource::TenantId
+            | HeaderSource::ObjectId => None,
+        });
+    let mut names: Vec<_> = required.chain(forwarded).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The issuer whose keys may verify a token. Issuers are unique in a policy.
+fn find_issuer<'p>(
+    token: &UntrustedToken<'_>,
+    policy: &'p Policy,
+) -> Result<(usize, &'p Issuer), Refusal> {
+    let iss = token
+        .unverified_issuer()
+        .map_err(Refusal::Token)?
+        .ok_or(Refusal::Issuer)?;
+    policy
+        .issuers
+        .iter()
+        .enumerate()
+        .find(|(_, issuer)| issuer.issuers.iter().any(|accepted| accepted == iss))
+        .ok_or(Refusal::Issuer)
+}
+
+fn check_header(token: &UntrustedToken<'_>, issuer: &Issuer) -> Result<Algorithm, Refusal> {
+    token
+        .check_type(issuer.tenant.is_some())
+        .map_err(Refusal::Token)?;
+    Algorithm::from_name(token.algorithm())
+        .filter(|algorithm| issuer.algorithms.contains(algorithm))
+        .ok_or(Refusal::Algorithm)
+}
+
+/// Whether a key's own issuer is the token's. Entra publishes keys of several issuers in one set
+/// and marks each: with the tenant's issuer, or with `{tenantid}` for any tenant. Keys name
+/// the v2 issuer, which stands for the tenant's v1 tokens too (IdentityModel, IDX40005).
+fn key_belongs(of_key: Option<&str>, token: &UntrustedToken<'_>, issuer: &Issuer) -> bool {
+    let (Some(of_key), Some(tenant)) = (of_key, &issuer.tenant) else {
+        return true;
+    };
+    let tid = tenant.id.to_string();
+    let of_key = of_key.replace("{tenantid}", &tid);
+    token.unverified_issuer() == Ok(Some(of_key.as_str()))
+        || of_key == format!("{}/{tid}/v2.0", tenant.authority)
+}

@@ -1,0 +1,82 @@
+//! GUIDs: tenants, applications and objects of Entra ID.
+
+use std::fmt;
+
+/// A GUID in its 36-character form, compared without regard to letter case.
+///
+/// Anything else (braces, spaces, no hyphens) is not a GUID: identities are never guessed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Guid(u128);
+
+impl Guid {
+    /// Reads `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        if bytes.len() != 36 {
+            return None;
+        }
+        let mut value: u128 = 0;
+        for (position, byte) in bytes.iter().enumerate() {
+            if matches!(position, 8 | 13 | 18 | 23) {
+                if *byte != b'-' {
+                    return None;
+                }
+                continue;
+            }
+            let digit = char::from(*byte).to_digit(16)?;
+            value = (value << 4) | u128::from(digit);
+        }
+        Some(Self(value))
+    }
+}
+
+impl fmt::Display for Guid {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let v = self.0;
+        write!(
+            formatter,
+            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+            v >> 96,
+            (v >> 80) & 0xffff,
+            (v >> 64) & 0xffff,
+            (v >> 48) & 0xffff,
+            v & 0xffff_ffff_ffff
+        )
+    }
+}
+
+impl fmt::Debug for Guid {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_both_cases_and_writes_lower_case() {
+        let guid = Guid::parse("AAAAAAAA-0000-1111-2222-00000000000F").unwrap();
+        assert_eq!(guid.to_string(), "aaaaaaaa-0000-1111-2222-00000000000f");
+        assert_eq!(Guid::parse(&guid.to_string()), Some(guid));
+    }
+
+    #[test]
+    fn refuses_everything_else() {
+        for text in [
+            "",
+            "aaaaaaaa-0000-1111-2222-00000000000",
+            "aaaaaaaa-0000-1111-2222-00000000000g",
+            "{aaaaaaaa-0000-1111-2222-00000000000f}",
+            " aaaaaaaa-0000-1111-2222-00000000000f",
+            "aaaaaaaa00001111222200000000000faaaa",
+            "aaaaaaaa-0000-1111-22220-0000000000f",
+            "+aaaaaaa-0000-1111-2222-00000000000f",
+            "ааaaaaaa-0000-1111-2222-0000000000",
+        ] {
+            assert_eq!(Guid::parse(text), None, "{text:?}");
+        }
+    }
+}

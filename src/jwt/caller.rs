@@ -1,0 +1,131 @@
+//! From verified claims to a caller: what must hold at the moment of the request.
+
+use std::rc::Rc;
+
+use super::{Claims, Version};
+use crate::json::Value;
+use crate::policy::{ClaimMatch, Issuer, RequiredClaim, Tenant};
+
+/// A caller whose token is good now, under this policy. Made only by [`Caller::admit`].
+#[derive(Clone, Debug)]
+pub struct Caller {
+    claims: Rc<Claims>,
+}
+
+/// Which rule the claims break.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimRefusal {
+    /// `exp` and the skew have passed.
+    Expired,
+    /// `nbf` or `iat` lies in the future, beyond the skew.
+    NotYetValid,
+    /// No `aud` is one of the policy's.
+    Audience,
+    /// `iss`, `ver` and `tid` do not belong together.
+    Tenant,
+    /// A claim the policy requires is not there.
+    ClaimNotFound(String),
+    /// A claim the policy requires has none of the wanted values.
+    ClaimValue(String),
+}
+
+impl Caller {
+    /// Checks claims against the time and the issuer's policy. Done on every request, also for
+    /// a token that is known already.
+    ///
+    /// # Errors
+    /// The first rule that is broken, in the order of spec section 3.
+    pub fn admit(claims: &Rc<Claims>, issuer: &Issuer, now: i64) -> Result<Self, ClaimRefusal> {
+        check_time(claims, issuer, now)?;
+        check_audience(claims, issuer)?;
+        if let Some(tenant) = &issuer.tenant {
+            check_tenant(claims, tenant)?;
+        }
+        for required in &issuer.required_claims {
+            check_required(claims, required)?;
+        }
+        Ok(Self {
+            claims: Rc::clone(claims),
+        })
+    }
+
+    /// The verified claims.
+    #[must_use]
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+}
+
+fn check_time(claims: &Claims, issuer: &Issuer, now: i64) -> Result<(), ClaimRefusal> {
+    let skew = i64::try_from(issuer.clock_skew).unwrap_or(i64::MAX);
+    // RFC 7519 section 4.1.4: not accepted on or after exp.
+    if now >= claims.exp.saturating_add(skew) {
+        return Err(ClaimRefusal::Expired);
+    }
+    let latest_start = now.saturating_add(skew);
+    let too_early = |date: Option<i64>| date.is_some_and(|date| date > latest_start);
+    if too_early(claims.nbf) || too_early(claims.iat) {
+        return Err(ClaimRefusal::NotYetValid);
+    }
+    Ok(())
+}
+
+/// Equal but for one trailing slash, which some Azure SDKs send and others do not.
+fn check_audience(claims: &Claims, issuer: &Issuer) -> Result<(), ClaimRefusal> {
+    let accepted = claims.aud.iter().any(|audience| {
+        let audience = audience.strip_suffix('/').unwrap_or(audience);
+        issuer.audiences.iter().any(|wanted| wanted == audience)
+    });
+    if accepted {
+        Ok(())
+    } else {
+        Err(ClaimRefusal::Audience)
+    }
+}
+
+fn check_tenant(claims: &Claims, tenant: &Tenant) -> Result<(), ClaimRefusal> {
+    let Some(tid) = claims.tid else {
+        return Err(ClaimRefusal::ClaimNotFound("tid".to_owned()));
+    };
+    if tid != tenant.id {
+        return Err(ClaimRefusal::ClaimValue("tid".to_owned()));
+    }
+    let version_of_iss = if claims.iss.ends_with("/v2.0") {
+        Version::V2
+    } else {
+        Version::V1
+    };
+    if claims.ver != Some(version_of_iss) {
+        return Err(ClaimRefusal::Tenant);
+    }
+    Ok(())
+}
+
+fn check_required(claims: &Claims, required: &RequiredClaim) -> Result<(), ClaimRefusal> {
+    let Some(value) = claims.named(&required.name) else {
+        return Err(ClaimRefusal::ClaimNotFound(required.name.clone()));
+    };
+    let holds = |wanted: &String| holds(value, wanted, &required.separator);
+    let satisfied = required.values.is_empty()
+        || match required.matching {
+            ClaimMatch::All => required.values.iter().all(holds),
+            ClaimMatch::Any => required.values.iter().any(holds),
+        };
+    if satisfied {
+        Ok(())
+    } else {
+        Err(ClaimRefusal::ClaimValue(required.name.clone()))
+    }
+}
+
+/// Whether a claim holds a value: as an element of an array, as a part of a separated string,
+/// or as the whole of either.
+fn holds(claim: &Value, wanted: &str, separator: &str) -> bool {
+    match claim {
+        Value::String(text) => text == wanted || text.split(separator).any(|part| part == wanted),
+        Value::Array(values) => values.iter().any(|value| value.as_str() == Some(wanted)),
+        Value::Bool(value) => wanted == if *value { "true" } else { "false" },
+        Value::Number(number) => number.to_string() == wanted,
+        Value::Null | Value::Object(_) => false,
+    }
+}

@@ -1,0 +1,259 @@
+//! The claims of a token whose signature is good, with the types Entra ID gives them.
+//!
+//! Source: Microsoft identity platform, access token claims reference.
+
+use std::fmt;
+
+use crate::guid::Guid;
+use crate::json::{Object, Value};
+use crate::policy::{AppClaim, Issuer};
+
+/// Most values of `aud`, `roles` or another array that are kept.
+const MAX_VALUES: usize = 1000;
+
+/// Longest `uti` or `idtyp` that is kept for the log, in bytes.
+const MAX_SHORT_TEXT: usize = 128;
+
+/// Claims of a verified token: what decisions, logs and forwarded headers need, no more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claims {
+    /// `iss`.
+    pub iss: String,
+    /// `ver`, where the issuer is an Entra tenant or the application depends on it.
+    pub ver: Option<Version>,
+    /// `aud`, one or many.
+    pub aud: Vec<String>,
+    /// `exp`, seconds since 1970.
+    pub exp: i64,
+    /// `nbf`, seconds since 1970.
+    pub nbf: Option<i64>,
+    /// `iat`, seconds since 1970.
+    pub iat: Option<i64>,
+    /// The application: `appid`, `azp` or the policy's claim.
+    pub app_id: Guid,
+    /// `tid`.
+    pub tid: Option<Guid>,
+    /// `oid`.
+    pub oid: Option<Guid>,
+    /// `uti`: the token's id, for the log.
+    pub uti: Option<String>,
+    /// `idtyp`: `app` or `user`, for the log.
+    pub idtyp: Option<String>,
+    /// Claims that the policy names (required or forwarded), as they are.
+    pub named: Vec<(String, Value)>,
+}
+
+/// `ver`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// `1.0`
+    V1,
+    /// `2.0`
+    V2,
+}
+
+/// What is wrong with a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimError {
+    /// It is needed and not there.
+    Missing(String),
+    /// It is of the wrong type.
+    Type(&'static str),
+    /// Its value is none that is allowed.
+    Value(&'static str),
+}
+
+impl fmt::Display for ClaimError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(name) => write!(formatter, "claim {name:?} is missing"),
+            Self::Type(name) => write!(formatter, "claim {name:?} has the wrong type"),
+            Self::Value(name) => {
+                write!(formatter, "claim {name:?} has a value that is not allowed")
+            }
+        }
+    }
+}
+
+impl Claims {
+    /// Reads the claims of a verified payload.
+    pub(super) fn read(
+        payload: &Object,
+        issuer: &Issuer,
+        wanted: &[String],
+    ) -> Result<Self, ClaimError> {
+        let ver = read_version(payload, issuer)?;
+        let named = wanted
+            .iter()
+            .filter_map(|name| Some((name.clone(), payload.get(name)?.clone())))
+            .collect();
+        Ok(Self {
+            iss: text(payload, "iss")?.ok_or_else(|| missing("iss"))?,
+            ver,
+            exp: date(payload, "exp")?.ok_or_else(|| missing("exp"))?,
+            nbf: date(payload, "nbf")?,
+            iat: date(payload, "iat")?,
+            aud: audiences(payload)?,
+            app_id: application(payload, issuer, ver)?,
+            tid: guid(payload, "tid")?,
+            oid: guid(payload, "oid")?,
+            uti: short_text(payload, "uti"),
+            idtyp: short_text(payload, "idtyp"),
+            named,
+        })
+    }
+
+    /// A claim that the policy names.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Value> {
+        self.named
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value)
+    }
+
+    /// Bytes that these claims hold, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let texts = self
+            .aud
+            .iter()
+            .map(String::len)
+            .fold(self.iss.len(), usize::saturating_add);
+        let named = self
+            .named
+            .iter()
+            .map(|(name, value)| name.len().saturating_add(weight(value)));
+        named
+            .fold(texts, usize::saturating_add)
+            .saturating_add(self.uti.as_ref().map_or(0, String::len))
+            .saturating_add(self.idtyp.as_ref().map_or(0, String::len))
+            .saturating_add(size_of::<Self>())
+    }
+}
+
+fn missing(name: &str) -> ClaimError {
+    ClaimError::Missing(name.to_owned())
+}
+
+fn weight(value: &Value) -> usize {
+    let inner = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(weight).fold(0, usize::saturating_add),
+        Value::Object(object) => object
+            .iter()
+            .map(|(name, value)| name.len().saturating_add(weight(value)))
+            .fold(0, usize::saturating_add),
+    };
+    inner.saturating_add(size_of::<Value>())
+}
+
+fn text(payload: &Object, name: &'static str) -> Result<Option<String>, ClaimError> {
+    match payload.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(ClaimError::Type(name)),
+    }
+}
+
+/// A text that only the log shows: left out rather than refused when it is odd.
+fn short_text(payload: &Object, name: &str) -> Option<String> {
+    let text = payload.get(name)?.as_str()?;
+    (text.len() <= MAX_SHORT_TEXT).then(|| text.to_owned())
+}
+
+fn guid(payload: &Object, name: &'static str) -> Result<Option<Guid>, ClaimError> {
+    text(payload, name)?
+        .map(|text| Guid::parse(&text).ok_or(ClaimError::Type(name)))
+        .transpose()
+}
+
+/// A NumericDate (RFC 7519 section 2): seconds, possibly with a fraction, which is cut off.
+fn date(payload: &Object, name: &'static str) -> Result<Option<i64>, ClaimError> {
+    /// 2^53: every whole number up to here is exact, and it is far beyond any date.
+    const MAX: f64 = 9_007_199_254_740_992.0;
+    let Some(value) = payload.get(name) else {
+        return Ok(None);
+    };
+    let Value::Number(number) = value else {
+        return Err(ClaimError::Type(name));
+    };
+    if let Some(seconds) = number.as_i64() {
+        return if seconds >= 0 {
+            Ok(Some(seconds))
+        } else {
+            Err(ClaimError::Type(name))
+        };
+    }
+    match number.as_f64() {
+        Some(seconds) if (0.0..MAX).contains(&seconds) => {
+            #[expect(
+                clippy::as_conversions,
+                clippy::cast_possible_truncation,
+                reason = "in range by the guard; the fraction is meant to go"
+            )]
+            let whole = seconds as i64;
+            Ok(Some(whole))
+        }
+        _ => Err(ClaimError::Type(name)),
+    }
+}
+
+fn audiences(payload: &Object) -> Result<Vec<String>, ClaimError> {
+    match payload.get("aud") {
+        None => Ok(Vec::new()),
+        Some(Value::String(audience)) => Ok(vec![audience.clone()]),
+        Some(Value::Array(values)) if values.len() <= MAX_VALUES => values
+            .iter()
+            .map(|value| {
+                value
+                    .as_str()
+                    .map(str::to_owned)
+                    .ok_or(ClaimError::Type("aud"))
+            })
+            .collect(),
+        Some(_) => Err(ClaimError::Type("aud")),
+    }
+}
+
+/// `ver` decides where the application stands, and must agree with the form of `iss`.
+fn read_version(payload: &Object, issuer: &Issuer) -> Result<Option<Version>, ClaimError> {
+    let needed = issuer.tenant.is_some() || issuer.app_claim == AppClaim::ByVersion;
+    match payload.get("ver") {
+        Some(Value::String(ver)) if ver == "1.0" => Ok(Some(Version::V1)),
+        Some(Value::String(ver)) if ver == "2.0" => Ok(Some(Version::V2)),
+        _ if !needed => Ok(None),
+        None => Err(missing("ver")),
+        Some(Value::String(_)) => Err(ClaimError::Value("ver")),
+        Some(_) => Err(ClaimError::Type("ver")),
+    }
+}
+
+fn application(
+    payload: &Object,
+    issuer: &Issuer,
+    ver: Option<Version>,
+) -> Result<Guid, ClaimError> {
+    let (name, other) = match (&issuer.app_claim, ver) {
+        (AppClaim::Named(name), _) => (name.as_str(), None),
+        (AppClaim::ByVersion, Some(Version::V1)) => ("appid", Some("azp")),
+        (AppClaim::ByVersion, Some(Version::V2)) => ("azp", Some("appid")),
+        (AppClaim::ByVersion, None) => return Err(missing("ver")),
+    };
+    let app_id = match payload.get(name) {
+        None => return Err(missing(name)),
+        Some(value) => value
+            .as_str()
+            .and_then(Guid::parse)
+            .ok_or(ClaimError::Type("app id"))?,
+    };
+    // Optional claims can add the other version's name; two applications in one token is one
+    // too many.
+    if let Some(value) = other.and_then(|other| payload.get(other))
+        && value.as_str().and_then(Guid::parse) != Some(app_id)
+    {
+        return Err(ClaimError::Value("app id"));
+    }
+    Ok(app_id)
+}

@@ -1,0 +1,19 @@
+//! Access tokens: from bytes to a verified caller.
+//!
+//! The types tell how far a token has come: [`UntrustedToken`] has the shape of a JWT and
+//! nothing more, [`Claims`] exist only for a token whose signature is good, and a
+//! [`Caller`] only for claims that hold now. Each is made by the check that it stands for.
+
+mod algorithm;
+mod cache;
+mod caller;
+mod claims;
+mod jws;
+mod token;
+
+pub use algorithm::Algorithm;
+pub use cache::TokenCache;
+pub use caller::{Caller, ClaimRefusal};
+pub use claims::{ClaimError, Claims, Version};
+pub use jws::{VerifyError, verify};
+pub use token::{MAX_TOKEN, TokenError, UntrustedToken};

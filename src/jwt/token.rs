@@ -1,0 +1,302 @@
+//! The outside of a token: size, shape and header. Nothing here is believed yet.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::json::{self, Object, Value};
+
+/// Largest token, in bytes (spec section 10).
+pub const MAX_TOKEN: usize = 16 * 1024;
+
+/// Longest `kid`, in bytes. Entra's have 27 or 43.
+const MAX_KID: usize = 256;
+
+/// A token that is well formed: three parts, a header and a payload that are JSON objects.
+///
+/// Its signature has not been looked at, so it offers only what is needed to find the key.
+pub struct UntrustedToken<'a> {
+    pub(super) jwt: jwt_compact::UntrustedToken<'a>,
+    pub(super) payload: Object,
+    kid: String,
+    typ: Option<String>,
+}
+
+/// Why bytes are not a token. Every one is `JwtInvalid`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenError {
+    /// Longer than [`MAX_TOKEN`].
+    TooLarge,
+    /// Not three non-empty parts of base64url (RFC 7515 section 7.1).
+    Shape,
+    /// The header is not a JSON object, or repeats a member.
+    Header,
+    /// The header has no `kid`, or one that is not a string of 1 to 256 bytes.
+    Kid,
+    /// The header has `crit` (RFC 7515 section 4.1.11) or `b64` (RFC 7797).
+    Critical,
+    /// `typ` is neither absent nor a kind of JWT.
+    Type,
+    /// The payload is not a JSON object, or repeats a member.
+    Payload,
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::TooLarge => "longer than 16 KiB",
+            Self::Shape => "not three parts of base64url",
+            Self::Header => "the header is not a JSON object with unique members",
+            Self::Kid => "the header has no usable kid",
+            Self::Critical => "the header has crit or b64",
+            Self::Type => "typ is not JWT",
+            Self::Payload => "the payload is not a JSON object with unique members",
+        })
+    }
+}
+
+impl<'a> UntrustedToken<'a> {
+    /// Reads a token in its compact form (RFC 7515 section 7.1).
+    ///
+    /// # Errors
+    /// See [`TokenError`].
+    pub fn parse(token: &'a [u8]) -> Result<Self, TokenError> {
+        if token.len() > MAX_TOKEN {
+            return Err(TokenError::TooLarge);
+        }
+        let text = std::str::from_utf8(token).map_err(|_| TokenError::Shape)?;
+        let mut parts = text.split('.');
+        let (Some(header), Some(payload), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(TokenError::Shape);
+        };
+        let header = decode(header)?;
+        let payload = decode(payload)?;
+        decode(signature)?;
+
+        let header = object(&header).ok_or(TokenError::Header)?;
+        let (kid, typ) = read_header(&header)?;
+        let payload = object(&payload).ok_or(TokenError::Payload)?;
+        let jwt = jwt_compact::UntrustedToken::new(text).map_err(|_| TokenError::Header)?;
+        Ok(Self {
+            jwt,
+            payload,
+            kid,
+            typ,
+        })
+    }
+
+    /// `alg`, as written.
+    #[must_use]
+    pub fn algorithm(&self) -> &str {
+        self.jwt.algorithm()
+    }
+
+    /// `kid`: which key is said to have signed the token.
+    #[must_use]
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// `iss`, unverified: it chooses whose keys may verify the token, and is believed only
+    /// because those keys do. `Err` when it is there but not a string.
+    ///
+    /// # Errors
+    /// [`TokenError::Payload`] for an `iss` of another type.
+    pub fn unverified_issuer(&self) -> Result<Option<&str>, TokenError> {
+        match self.payload.get("iss") {
+            None => Ok(None),
+            Some(Value::String(issuer)) => Ok(Some(issuer)),
+            Some(_) => Err(TokenError::Payload),
+        }
+    }
+
+    /// Whether `typ` is acceptable. Entra says `JWT`; other issuers may follow RFC 9068.
+    ///
+    /// # Errors
+    /// [`TokenError::Type`].
+    pub fn check_type(&self, entra: bool) -> Result<(), TokenError> {
+        let Some(typ) = self.typ.as_deref() else {
+            return Ok(());
+        };
+        let access_token = ["at+jwt", "application/at+jwt"];
+        if typ.eq_ignore_ascii_case("JWT")
+            || (!entra
+                && access_token
+                    .iter()
+                    .any(|name| typ.eq_ignore_ascii_case(name)))
+        {
+            return Ok(());
+        }
+        Err(TokenError::Type)
+    }
+}
+
+/// Non-empty base64url without padding, foreign characters or stray bits (RFC 7515 section 2).
+fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
+    if part.is_empty() {
+        return Err(TokenError::Shape);
+    }
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Shape)
+}
+
+fn object(text: &[u8]) -> Option<Object> {
+    match json::parse(text) {
+        Ok(Value::Object(object)) => Some(object),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// `kid` and `typ`; refuses what changes the meaning of the signature.
+fn read_header(header: &Object) -> Result<(String, Option<String>), TokenError> {
+    if header.get("crit").is_some() || header.get("b64").is_some() {
+        return Err(TokenError::Critical);
+    }
+    if header.get("alg").and_then(Value::as_str).is_none() {
+        return Err(TokenError::Header);
+    }
+    let kid = match header.get("kid") {
+        Some(Value::String(kid)) if (1..=MAX_KID).contains(&kid.len()) => kid.clone(),
+        Some(_) | None => return Err(TokenError::Kid),
+    };
+    let typ = match header.get("typ") {
+        None => None,
+        Some(Value::String(typ)) => Some(typ.clone()),
+        Some(_) => return Err(TokenError::Type),
+    };
+    Ok((kid, typ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(header: &str, payload: &str, signature: &str) -> String {
+        let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        format!(
+            "{}.{}.{}",
+            encode(header),
+            encode(payload),
+            encode(signature)
+        )
+    }
+
+    fn error(token: &str) -> TokenError {
+        UntrustedToken::parse(token.as_bytes())
+            .err()
+            .unwrap_or_else(|| panic!("accepted: {token}"))
+    }
+
+    const HEADER: &str = r#"{"alg":"RS256","kid":"k","typ":"JWT"}"#;
+
+    #[test]
+    fn reads_what_finds_the_key() {
+        let text = token(HEADER, r#"{"iss":"i"}"#, "s");
+        let token = UntrustedToken::parse(text.as_bytes()).unwrap();
+        assert_eq!(token.algorithm(), "RS256");
+        assert_eq!(token.kid(), "k");
+        assert_eq!(token.unverified_issuer(), Ok(Some("i")));
+    }
+
+    #[test]
+    fn shape_is_checked_before_anything_is_decoded() {
+        let good = token(HEADER, "{}", "s");
+        for bad in [
+            String::new(),
+            ".".into(),
+            "..".into(),
+            "a.b".into(),
+            format!("{good}."),
+            format!(".{good}"),
+            format!("{good}.x.y"),
+            good.replace('.', ".."),
+            format!("{good}="),
+            format!("{good} "),
+            good.replacen('e', "+", 1),
+            format!("{good}\u{e9}"),
+            token(HEADER, "{}", ""),
+        ] {
+            assert_eq!(error(&bad), TokenError::Shape, "{bad:?}");
+        }
+        assert_eq!(error(&"a".repeat(MAX_TOKEN + 1)), TokenError::TooLarge);
+        // Stray bits: two texts for the same bytes would be two cache keys for one token.
+        let stray = format!("{}.e30.AB", URL_SAFE_NO_PAD.encode(HEADER));
+        assert_eq!(error(&stray), TokenError::Shape);
+    }
+
+    #[test]
+    fn headers_that_change_the_meaning_are_refused() {
+        for (header, expected) in [
+            (r#"{"alg":"RS256"}"#, TokenError::Kid),
+            (r#"{"alg":"RS256","kid":7}"#, TokenError::Kid),
+            (r#"{"alg":"RS256","kid":null}"#, TokenError::Kid),
+            (r#"{"alg":"RS256","kid":["k"]}"#, TokenError::Kid),
+            (r#"{"alg":"RS256","kid":""}"#, TokenError::Kid),
+            (
+                r#"{"alg":"RS256","kid":"k","crit":[]}"#,
+                TokenError::Critical,
+            ),
+            (
+                r#"{"alg":"RS256","kid":"k","crit":null}"#,
+                TokenError::Critical,
+            ),
+            (
+                r#"{"alg":"RS256","kid":"k","b64":true}"#,
+                TokenError::Critical,
+            ),
+            (
+                r#"{"alg":"RS256","kid":"k","alg":"none"}"#,
+                TokenError::Header,
+            ),
+            (r#"{"alg":["RS256"],"kid":"k"}"#, TokenError::Header),
+            (r#"{"kid":"k"}"#, TokenError::Header),
+            (r#"["RS256"]"#, TokenError::Header),
+            (r#"{"alg":"RS256","kid":"k","typ":1}"#, TokenError::Type),
+        ] {
+            assert_eq!(error(&token(header, "{}", "s")), expected, "{header}");
+        }
+        let long = format!(r#"{{"alg":"RS256","kid":"{}"}}"#, "k".repeat(257));
+        assert_eq!(error(&token(&long, "{}", "s")), TokenError::Kid);
+    }
+
+    #[test]
+    fn payloads_are_objects_with_unique_members() {
+        for payload in [
+            "[]",
+            "1",
+            "\"x\"",
+            "null",
+            "{",
+            r#"{"aud":"a","aud":"b"}"#,
+            "{}{}",
+        ] {
+            assert_eq!(
+                error(&token(HEADER, payload, "s")),
+                TokenError::Payload,
+                "{payload}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_type_depends_on_the_issuer() {
+        for (typ, entra, ok) in [
+            ("JWT", true, true),
+            ("jwt", true, true),
+            ("at+jwt", true, false),
+            ("at+jwt", false, true),
+            ("JWE", false, false),
+            ("", false, false),
+        ] {
+            let text = token(
+                &format!(r#"{{"alg":"RS256","kid":"k","typ":"{typ}"}}"#),
+                "{}",
+                "s",
+            );
+            let token = UntrustedToken::parse(text.as_bytes()).unwrap();
+            assert_eq!(token.check_type(entra).is_ok(), ok, "{typ} {entra}");
+        }
+    }
+}

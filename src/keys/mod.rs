@@ -1,0 +1,16 @@
+//! Issuers' keys: sets, where they come from, and when they are fetched.
+//!
+//! One fetch per process serves all workers: the schedule and the set stand in shared data,
+//! and whoever finds a fetch due takes a lease on it. See [`schedule`] for the rules of time.
+
+mod issuer;
+mod metadata;
+mod schedule;
+mod set;
+
+pub use issuer::{
+    Answer, FetchOutcome, FetchedKeys, IssuerKeys, Lookup, NextCall, Progress, Unreachable,
+};
+pub use metadata::{Metadata, MetadataError};
+pub use schedule::{COLD_RETRY_MAX_MILLIS, Schedule};
+pub use set::{Key, KeySet, KeySetError, MAX_DOCUMENT, MAX_KEYS};

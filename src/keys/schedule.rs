@@ -1,0 +1,338 @@
+//! When keys are fetched: pure rules of time over a record that all workers share.
+//!
+//! - At start, and whenever no set can be used: at once, then with a short back-off, because
+//!   every request is waiting for it.
+//! - In the background every `every`, a little earlier by chance so that gateways spread out.
+//! - For an unknown `kid`, or after a failure with a usable set: when `at_most_every` has passed
+//!   since the last attempt, whatever callers send.
+//! - One at a time: whoever begins a fetch holds a lease, which ends by itself in case the VM
+//!   that holds it goes away.
+//!
+//! A clock that is set back makes stamps lie in the future; such a stamp counts as long past.
+
+use crate::policy::Refresh;
+
+/// Shortest wait after a failure while there is no usable set.
+const COLD_RETRY_MIN_MILLIS: u64 = 250;
+/// Longest wait after a failure while there is no usable set: the first good answer comes this
+/// soon after the provider is back.
+pub const COLD_RETRY_MAX_MILLIS: u64 = 2_000;
+/// Stamps this far in the future are clock skew between readings; beyond, the clock was set back.
+const TOLERANCE_MILLIS: u64 = 2_000;
+/// What a lease lasts beyond the two callouts of a fetch.
+const LEASE_MARGIN_MILLIS: u64 = 1_000;
+
+/// The state of one issuer's fetches, as it stands in shared data. Times in milliseconds since
+/// 1970; 0 is never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Schedule {
+    /// Counts the key sets that differ; 0 while there was none.
+    pub generation: u64,
+    /// Tells equal key sets from others.
+    pub digest: u64,
+    /// When the last good set came.
+    pub fetched_at: u64,
+    /// When the next background fetch is due.
+    pub next_at: u64,
+    /// When the last attempt began.
+    pub attempted_at: u64,
+    /// Counts attempts: the lease's name.
+    pub attempt: u64,
+    /// Until when an attempt may be in flight; 0 when none is.
+    pub lease_until: u64,
+    /// Attempts that failed since the last good one.
+    pub failures: u64,
+}
+
+const VERSION: u8 = 1;
+const FIELDS: usize = 8;
+
+impl Schedule {
+    /// Reads the record; bytes that are none begin anew.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Self {
+        Self::try_decode(bytes).unwrap_or_default()
+    }
+
+    fn try_decode(bytes: &[u8]) -> Option<Self> {
+        let (version, mut rest) = bytes.split_first()?;
+        let mut fields = [0; FIELDS];
+        for field in &mut fields {
+            let (bytes, left) = rest.split_first_chunk::<8>()?;
+            *field = u64::from_le_bytes(*bytes);
+            rest = left;
+        }
+        if *version != VERSION || !rest.is_empty() {
+            return None;
+        }
+        let [
+            generation,
+            digest,
+            fetched_at,
+            next_at,
+            attempted_at,
+            attempt,
+            lease_until,
+            failures,
+        ] = fields;
+        Some(Self {
+            generation,
+            digest,
+            fetched_at,
+            next_at,
+            attempted_at,
+            attempt,
+            lease_until,
+            failures,
+        })
+    }
+
+    /// Writes the record.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let fields: [u64; FIELDS] = [
+            self.generation,
+            self.digest,
+            self.fetched_at,
+            self.next_at,
+            self.attempted_at,
+            self.attempt,
+            self.lease_until,
+            self.failures,
+        ];
+        let mut bytes = vec![VERSION];
+        for field in fields {
+            bytes.extend_from_slice(&field.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Whether the last good set may serve now.
+    #[must_use]
+    pub fn usable(&self, now: u64, refresh: &Refresh) -> bool {
+        let lifetime = refresh.every.saturating_add(refresh.keep_stale_for);
+        self.generation > 0 && now.saturating_sub(self.fetched_at) <= lifetime
+    }
+
+    /// Whether an attempt is in flight somewhere in the process.
+    #[must_use]
+    pub fn in_flight(&self, now: u64, refresh: &Refresh) -> bool {
+        // A lease longer than any lease is one from before the clock was set back.
+        let left = self.lease_until.saturating_sub(now);
+        left > 0 && left <= lease_millis(refresh).saturating_add(TOLERANCE_MILLIS)
+    }
+
+    /// Whether a fetch is to begin now. `wanted`: a request named a `kid` that is not known.
+    #[must_use]
+    pub fn due(&self, now: u64, refresh: &Refresh, wanted: bool) -> bool {
+        if self.in_flight(now, refresh) {
+            return false;
+        }
+        if !self.usable(now, refresh) {
+            return elapsed(self.attempted_at, now) >= self.cold_retry();
+        }
+        let floor_passed = self.floor_passed(now, refresh);
+        let background = if self.failures > 0 {
+            floor_passed
+        } else {
+            now >= self.next_at || self.fetched_at > now.saturating_add(TOLERANCE_MILLIS)
+        };
+        background || (wanted && floor_passed)
+    }
+
+    /// Whether an unknown `kid` may begin a fetch now.
+    #[must_use]
+    pub fn floor_passed(&self, now: u64, refresh: &Refresh) -> bool {
+        elapsed(self.attempted_at, now) >= refresh.at_most_every
+    }
+
+    /// Milliseconds until the next attempt may begin.
+    #[must_use]
+    pub fn next_attempt_in(&self, now: u64, refresh: &Refresh) -> u64 {
+        let wait = if self.usable(now, refresh) {
+            refresh.at_most_every
+        } else {
+            self.cold_retry()
+        };
+        wait.saturating_sub(elapsed(self.attempted_at, now))
+    }
+
+    fn cold_retry(&self) -> u64 {
+        let doublings = u32::try_from(self.failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        let factor = 1_u64.checked_shl(doublings).unwrap_or(u64::MAX);
+        COLD_RETRY_MIN_MILLIS
+            .saturating_mul(factor)
+            .min(COLD_RETRY_MAX_MILLIS)
+    }
+
+    /// Begins an attempt.
+    pub fn begin(&mut self, now: u64, refresh: &Refresh) {
+        self.attempted_at = now;
+        self.attempt = self.attempt.wrapping_add(1);
+        self.lease_until = now.saturating_add(lease_millis(refresh));
+    }
+
+    /// Ends an attempt with a good set. `seed` spreads the next one.
+    pub fn succeed(&mut self, now: u64, refresh: &Refresh, digest: u64, seed: u64) {
+        if self.generation == 0 || self.digest != digest {
+            self.generation = self.generation.saturating_add(1);
+            self.digest = digest;
+        }
+        self.fetched_at = now;
+        self.next_at = now.saturating_add(jittered(refresh.every, seed));
+        self.lease_until = 0;
+        self.failures = 0;
+    }
+
+    /// Ends an attempt without one.
+    pub fn fail(&mut self) {
+        self.lease_until = 0;
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
+/// Milliseconds since a stamp; a stamp from the future is long past.
+fn elapsed(stamp: u64, now: u64) -> u64 {
+    if stamp > now.saturating_add(TOLERANCE_MILLIS) {
+        u64::MAX
+    } else {
+        now.saturating_sub(stamp)
+    }
+}
+
+fn lease_millis(refresh: &Refresh) -> u64 {
+    refresh
+        .timeout
+        .saturating_mul(2)
+        .saturating_add(LEASE_MARGIN_MILLIS)
+}
+
+/// Nine to ten tenths of an interval.
+fn jittered(interval: u64, seed: u64) -> u64 {
+    // A multiplier from Knuth; its high bits are well mixed.
+    let mixed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1) >> 54;
+    let tenth = interval / 10;
+    interval.saturating_sub(tenth.saturating_mul(mixed) / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFRESH: Refresh = Refresh {
+        every: 3_600_000,
+        at_most_every: 300_000,
+        keep_stale_for: 86_400_000,
+        timeout: 5_000,
+    };
+    const T: u64 = 1_772_366_400_000;
+
+    fn loaded() -> Schedule {
+        let mut schedule = Schedule::default();
+        assert!(schedule.due(T, &REFRESH, false));
+        schedule.begin(T, &REFRESH);
+        schedule.succeed(T, &REFRESH, 7, 0);
+        schedule
+    }
+
+    #[test]
+    fn one_fetch_at_a_time_until_the_lease_ends() {
+        let mut schedule = Schedule::default();
+        schedule.begin(T, &REFRESH);
+        assert!(!schedule.due(T + 1, &REFRESH, true));
+        assert!(!schedule.due(T + 10_999, &REFRESH, true));
+        assert!(schedule.due(T + 11_000, &REFRESH, false));
+    }
+
+    #[test]
+    fn without_a_set_it_retries_soon_and_forever() {
+        let mut schedule = Schedule::default();
+        let mut now = T;
+        let mut waits = Vec::new();
+        for _ in 0..100 {
+            schedule.begin(now, &REFRESH);
+            schedule.fail();
+            let wait = schedule.next_attempt_in(now, &REFRESH);
+            assert!(!schedule.due(now + wait - 1, &REFRESH, true));
+            now += wait;
+            assert!(schedule.due(now, &REFRESH, false));
+            waits.push(wait);
+        }
+        assert_eq!(waits[..5], [250, 500, 1000, 2000, 2000]);
+    }
+
+    #[test]
+    fn in_the_background_within_the_interval() {
+        for seed in 0..1000 {
+            let mut schedule = Schedule::default();
+            schedule.succeed(T, &REFRESH, 7, seed * 1_000_003);
+            let wait = schedule.next_at - T;
+            assert!((3_240_000..=3_600_000).contains(&wait), "{wait}");
+        }
+        let schedule = loaded();
+        assert!(!schedule.due(T + 3_239_999, &REFRESH, false));
+        assert!(schedule.due(T + 3_600_000, &REFRESH, false));
+    }
+
+    #[test]
+    fn unknown_kids_wait_for_the_floor() {
+        let schedule = loaded();
+        assert!(!schedule.due(T + 299_999, &REFRESH, true));
+        assert!(schedule.due(T + 300_000, &REFRESH, true));
+        assert!(!schedule.due(T + 300_000, &REFRESH, false));
+        assert_eq!(schedule.next_attempt_in(T + 100_000, &REFRESH), 200_000);
+    }
+
+    #[test]
+    fn failures_keep_the_floor_and_the_old_set_until_it_is_too_old() {
+        let mut schedule = loaded();
+        schedule.begin(T + 3_600_000, &REFRESH);
+        schedule.fail();
+        assert!(!schedule.due(T + 3_899_999, &REFRESH, true));
+        assert!(schedule.due(T + 3_900_000, &REFRESH, false));
+        let end = T + 3_600_000 + 86_400_000;
+        assert!(schedule.usable(end, &REFRESH));
+        assert!(!schedule.usable(end + 1, &REFRESH));
+        assert!(schedule.due(end + 1, &REFRESH, false));
+    }
+
+    #[test]
+    fn equal_sets_keep_the_generation() {
+        let mut schedule = loaded();
+        assert_eq!(schedule.generation, 1);
+        schedule.succeed(T + 1, &REFRESH, 7, 0);
+        assert_eq!(schedule.generation, 1);
+        schedule.succeed(T + 2, &REFRESH, 8, 0);
+        assert_eq!(schedule.generation, 2);
+    }
+
+    #[test]
+    fn a_clock_set_back_stops_nothing() {
+        let schedule = loaded();
+        let now = T - 3_600_000;
+        assert!(schedule.usable(now, &REFRESH));
+        assert!(schedule.due(now, &REFRESH, false));
+        let mut leased = schedule;
+        leased.begin(T, &REFRESH);
+        assert!(!leased.in_flight(now, &REFRESH));
+        assert!(leased.due(now, &REFRESH, false));
+        assert!(
+            !schedule.due(T - 1, &REFRESH, true),
+            "a millisecond is no jump"
+        );
+    }
+
+    #[test]
+    fn the_record_is_read_back_and_garbage_begins_anew() {
+        let schedule = loaded();
+        let bytes = schedule.encode();
+        assert_eq!(Schedule::decode(&bytes), schedule);
+        for garbage in [&bytes[..10], &[][..], &[9; 65], &[1; 66]] {
+            assert_eq!(Schedule::decode(garbage), Schedule::default());
+        }
+        let wild = Schedule::decode(&[&[1][..], &[0xff; 64]].concat());
+        let _ = wild.due(T, &REFRESH, true);
+        let _ = wild.usable(T, &REFRESH);
+        let _ = wild.next_attempt_in(T, &REFRESH);
+    }
+}

@@ -1,0 +1,53 @@
+//! Tollgate guards Azure OpenAI behind Envoy: only callers with a valid Entra ID token get
+//! through, API keys never do, and every application has limits of its own.
+//!
+//! The core is pure: no host calls, no clock, no globals, no logging. Time, headers and answers
+//! come in as values, verdicts go out as values. A request meets the modules in this order:
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | `shell` | the proxy-wasm callbacks; the only code that talks to the host (wasm32 only) |
+//! | [`policy`] | what the operator wrote, as meaning |
+//! | [`gateway`] | the straight path of a request; composes all that follows |
+//! | [`request`] | the head of a request, as bytes |
+//! | [`credential`] | exactly one bearer token |
+//! | [`jwt`] | from bytes to a verified caller; the cache of verified tokens |
+//! | [`keys`] | issuers' key sets, and when they are fetched |
+//! | [`crypto`] | signature verification, by the host or in Rust |
+//! | [`limits`] | sliding windows and quotas, exact across workers |
+//! | [`forward`] | what the backend receives |
+//! | [`refusal`] | why not, and what that is called outside |
+//! | [`answer`] | codes as HTTP |
+//! | [`telling`] | request log, filter state, metric names |
+//! | [`store`] | shared data |
+//! | [`json`], [`guid`], [`url`], [`time`] | small types that all of them use |
+#![cfg_attr(
+    test,
+    allow(
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::string_slice,
+        reason = "tests compute on their own constants"
+    )
+)]
+
+pub mod answer;
+pub mod credential;
+pub mod crypto;
+pub mod forward;
+pub mod gateway;
+pub mod guid;
+pub mod json;
+pub mod jwt;
+pub mod keys;
+pub mod limits;
+pub mod policy;
+pub mod refusal;
+pub mod request;
+pub mod store;
+pub mod telling;
+pub mod time;
+pub mod url;
+
+#[cfg(target_arch = "wasm32")]
+mod shell;

@@ -1,0 +1,204 @@
+//! The bytes of one application's limits in shared data.
+//!
+//! `version`, then a section for each limit: its [`LimitId`], its kind of window, its state.
+//! Bytes that do not read as that (a foreign value, a later format) count as nothing counted.
+
+use super::window::State;
+use super::{LimitId, NamedLimit};
+use crate::policy::{Period, Window};
+use crate::time::Time;
+
+const VERSION: u8 = 1;
+
+/// Most sections kept; limits of policies that are gone are dropped first.
+const MAX_SECTIONS: usize = 64;
+
+/// The states of one application's limits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    sections: Vec<Section>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Section {
+    id: LimitId,
+    window: Window,
+    state: State,
+}
+
+impl Record {
+    /// Reads a record.
+    pub(super) fn decode(bytes: &[u8]) -> Self {
+        Self::try_decode(bytes).unwrap_or_default()
+    }
+
+    fn try_decode(bytes: &[u8]) -> Option<Self> {
+        let (version, mut rest) = bytes.split_first()?;
+        if *version != VERSION {
+            return None;
+        }
+        let mut sections = Vec::new();
+        while !rest.is_empty() {
+            if sections.len() >= MAX_SECTIONS {
+                return None;
+            }
+            let (id, left) = rest.split_first_chunk::<8>()?;
+            let (window, left) = decode_window(left)?;
+            let (state, left) = State::decode(window, left)?;
+            sections.push(Section {
+                id: LimitId(*id),
+                window,
+                state,
+            });
+            rest = left;
+        }
+        Some(Self { sections })
+    }
+
+    /// Writes the record.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        for section in &self.sections {
+            bytes.extend_from_slice(&section.id.0);
+            encode_window(section.window, &mut bytes);
+            section.state.encode(&mut bytes);
+        }
+        bytes
+    }
+
+    /// The state of a limit, begun when it is new.
+    pub(super) fn state(&mut self, id: LimitId, window: Window) -> &mut State {
+        let position = self.sections.iter().position(|section| section.id == id);
+        let position = position.unwrap_or_else(|| {
+            self.sections.push(Section {
+                id,
+                window,
+                state: State::new(window),
+            });
+            self.sections.len().saturating_sub(1)
+        });
+        #[expect(clippy::indexing_slicing, reason = "found or pushed just now")]
+        &mut self.sections[position].state
+    }
+
+    /// Drops limits that the policy no longer has, once nothing is counted in them.
+    pub(super) fn drop_finished(&mut self, current: &[NamedLimit], now: Time) {
+        let is_current = |id| current.iter().any(|named| named.id == id);
+        self.sections.retain_mut(|section| {
+            if is_current(section.id) {
+                return true;
+            }
+            section.state.advance(section.window, now);
+            !section.state.is_empty()
+        });
+        let mut excess = self.sections.len().saturating_sub(MAX_SECTIONS);
+        self.sections.retain(|section| {
+            let drop = excess > 0 && !is_current(section.id);
+            excess = excess.saturating_sub(usize::from(drop));
+            !drop
+        });
+    }
+}
+
+const SLIDING: u8 = 0;
+
+fn encode_window(window: Window, bytes: &mut Vec<u8>) {
+    let (kind, millis) = match window {
+        Window::Sliding { millis } => (SLIDING, millis),
+        Window::Calendar(Period::Hour) => (1, 0),
+        Window::Calendar(Period::Day) => (2, 0),
+        Window::Calendar(Period::Week) => (3, 0),
+        Window::Calendar(Period::Month) => (4, 0),
+    };
+    bytes.push(kind);
+    bytes.extend_from_slice(&millis.to_le_bytes());
+}
+
+fn decode_window(bytes: &[u8]) -> Option<(Window, &[u8])> {
+    let (kind, rest) = bytes.split_first()?;
+    let (millis, rest) = rest.split_first_chunk::<8>()?;
+    let window = match *kind {
+        SLIDING => Window::Sliding {
+            millis: u64::from_le_bytes(*millis),
+        },
+        1 => Window::Calendar(Period::Hour),
+        2 => Window::Calendar(Period::Day),
+        3 => Window::Calendar(Period::Week),
+        4 => Window::Calendar(Period::Month),
+        _ => return None,
+    };
+    Some((window, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::name_limits;
+    use crate::policy::{Count, Limit};
+
+    fn named(minutes: u64) -> NamedLimit {
+        let window = Window::Sliding {
+            millis: minutes * 60_000,
+        };
+        name_limits(&[Limit {
+            calls: 1,
+            window,
+            count: Count::All,
+        }])
+        .remove(0)
+    }
+
+    fn record(limits: &[NamedLimit], now: Time) -> Record {
+        let mut record = Record::default();
+        for NamedLimit { id, limit } in limits {
+            let state = record.state(*id, limit.window);
+            state.advance(limit.window, now);
+            state.take();
+        }
+        record
+    }
+
+    const NOW: Time = Time::from_millis(1_772_366_400_000);
+
+    #[test]
+    fn reads_what_it_wrote_and_nothing_else() {
+        let record = record(&[named(1), named(2)], NOW);
+        let bytes = record.encode();
+        assert_eq!(Record::decode(&bytes), record);
+        for end in 0..bytes.len() {
+            let cut = Record::decode(&bytes[..end]);
+            assert!(cut.sections.len() < record.sections.len());
+        }
+        for garbage in [&b""[..], b"\x02", b"\x01x", &[0xff; 5000], &[1; 5000]] {
+            Record::decode(garbage).encode();
+        }
+    }
+
+    #[test]
+    fn limits_of_old_policies_go_when_they_are_empty() {
+        let (old, new) = (named(1), named(2));
+        let mut record = record(&[old, new.clone()], NOW);
+        record.drop_finished(std::slice::from_ref(&new), NOW);
+        assert_eq!(record.sections.len(), 2);
+        let later = Time::from_millis(NOW.millis() + 62_000);
+        record.drop_finished(std::slice::from_ref(&new), later);
+        assert_eq!(record.sections.len(), 1);
+        assert_eq!(record.sections[0].id, new.id);
+    }
+
+    #[test]
+    fn the_number_of_sections_is_bounded() {
+        let limits: Vec<_> = (1..200).map(named).collect();
+        let current = limits.last().unwrap();
+        let mut record = record(&limits, NOW);
+        record.drop_finished(std::slice::from_ref(current), NOW);
+        assert_eq!(record.sections.len(), MAX_SECTIONS);
+        assert!(
+            record
+                .sections
+                .iter()
+                .any(|section| section.id == current.id)
+        );
+        assert_eq!(Record::decode(&record.encode()), record);
+    }
+}

@@ -1,0 +1,293 @@
+//! Why a request is refused, and what that is called outside.
+//!
+//! A [`Refusal`] knows the details and is for the log. Its [`Code`] is all that an answer, a
+//! metric or the filter state tells.
+
+use std::fmt;
+
+use crate::jwt::{ClaimError, ClaimRefusal, TokenError, VerifyError};
+use crate::limits::Reached;
+use crate::policy::{Response, Responses, Window};
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no bearer token.
+    NoToken,
+    /// There are several credentials.
+    AmbiguousCredential,
+    /// The token is malformed.
+    Token(TokenError),
+    /// The token's `alg` is not one that its issuer may use.
+    Algorithm,
+    /// `iss` is none of the policy's.
+    Issuer,
+    /// `kid` is none of the issuer's keys.
+    KeyNotFound,
+    /// The key belongs to another issuer or algorithm.
+    KeyOfAnother,
+    /// The signature or the form of the claims is wrong.
+    Verify(VerifyError),
+    /// The claims do not hold now, or here.
+    Claims(ClaimRefusal),
+    /// The request carries an API key.
+    ApiKey,
+    /// The application may not call.
+    App,
+    /// A limit is reached.
+    Limit(Reached),
+    /// The counters could not be kept, so the limit cannot be either.
+    Counters,
+    /// The keys cannot be had; milliseconds until the next try.
+    Keys {
+        /// Milliseconds until the provider is asked again.
+        retry_in: u64,
+    },
+}
+
+/// What a refusal is called outside (spec section 8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// 401
+    TokenNotPresent,
+    /// 401
+    JwtInvalid,
+    /// 401
+    TokenSignatureKeyNotFound,
+    /// 401
+    TokenSignatureInvalid,
+    /// 401
+    TokenIssuerNotAllowed,
+    /// 401
+    TokenAudienceNotAllowed,
+    /// 401
+    TokenExpired,
+    /// 401
+    TokenNotYetValid,
+    /// 401
+    TokenClaimNotFound,
+    /// 401
+    TokenClaimValueNotAllowed,
+    /// 403
+    AuthenticationTypeDisabled,
+    /// 403
+    AppNotAllowed,
+    /// 429
+    RateLimitExceeded,
+    /// 429
+    QuotaExceeded,
+    /// 503
+    KeysUnavailable,
+}
+
+/// What became of a request, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It went on to the backend.
+    Allowed,
+    /// No token, or a bad one.
+    Unauthenticated,
+    /// An API key.
+    ApiKey,
+    /// A caller without permission.
+    Forbidden,
+    /// A limit is reached.
+    Limited,
+    /// A quota is used up.
+    Quota,
+    /// The keys cannot be had.
+    Unavailable,
+}
+
+impl Refusal {
+    /// What it is called outside.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NoToken => Code::TokenNotPresent,
+            Self::AmbiguousCredential
+            | Self::Token(_)
+            | Self::Algorithm
+            | Self::Verify(VerifyError::Malformed) => Code::JwtInvalid,
+            Self::Issuer | Self::KeyOfAnother | Self::Claims(ClaimRefusal::Tenant) => {
+                Code::TokenIssuerNotAllowed
+            }
+            Self::KeyNotFound => Code::TokenSignatureKeyNotFound,
+            Self::Verify(VerifyError::Signature) => Code::TokenSignatureInvalid,
+            Self::Verify(VerifyError::Claim(error)) => match error {
+                ClaimError::Missing(_) => Code::TokenClaimNotFound,
+                ClaimError::Type(_) => Code::JwtInvalid,
+                ClaimError::Value(_) => Code::TokenClaimValueNotAllowed,
+            },
+            Self::Claims(ClaimRefusal::Expired) => Code::TokenExpired,
+            Self::Claims(ClaimRefusal::NotYetValid) => Code::TokenNotYetValid,
+            Self::Claims(ClaimRefusal::Audience) => Code::TokenAudienceNotAllowed,
+            Self::Claims(ClaimRefusal::ClaimNotFound(_)) => Code::TokenClaimNotFound,
+            Self::Claims(ClaimRefusal::ClaimValue(_)) => Code::TokenClaimValueNotAllowed,
+            Self::ApiKey => Code::AuthenticationTypeDisabled,
+            Self::App => Code::AppNotAllowed,
+            Self::Limit(reached) => match reached.window {
+                Window::Sliding { .. } => Code::RateLimitExceeded,
+                Window::Calendar(_) => Code::QuotaExceeded,
+            },
+            Self::Counters => Code::RateLimitExceeded,
+            Self::Keys { .. } => Code::KeysUnavailable,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoToken => formatter.write_str("no bearer token"),
+            Self::AmbiguousCredential => formatter.write_str("several credentials"),
+            Self::Token(error) => write!(formatter, "malformed token: {error}"),
+            Self::Algorithm => formatter.write_str("alg is not allowed for this issuer"),
+            Self::Issuer => formatter.write_str("iss is none of the policy's issuers"),
+            Self::KeyNotFound => formatter.write_str("kid is none of the issuer's keys"),
+            Self::KeyOfAnother => formatter.write_str("the key belongs to another issuer"),
+            Self::Verify(VerifyError::Signature) => formatter.write_str("the signature is wrong"),
+            Self::Verify(VerifyError::Malformed) => formatter.write_str("malformed claims"),
+            Self::Verify(VerifyError::Claim(error)) => error.fmt(formatter),
+            Self::Claims(refusal) => write!(formatter, "{refusal:?}"),
+            Self::ApiKey => formatter.write_str("the request carries an API key"),
+            Self::App => formatter.write_str("the application may not call"),
+            Self::Limit(reached) => {
+                write!(
+                    formatter,
+                    "{} calls per {:?}",
+                    reached.limit, reached.window
+                )
+            }
+            Self::Counters => formatter.write_str("shared data failed"),
+            Self::Keys { retry_in } => {
+                write!(formatter, "no usable keys; next try in {retry_in} ms")
+            }
+        }
+    }
+}
+
+impl Code {
+    /// The code's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TokenNotPresent => "TokenNotPresent",
+            Self::JwtInvalid => "JwtInvalid",
+            Self::TokenSignatureKeyNotFound => "TokenSignatureKeyNotFound",
+            Self::TokenSignatureInvalid => "TokenSignatureInvalid",
+            Self::TokenIssuerNotAllowed => "TokenIssuerNotAllowed",
+            Self::TokenAudienceNotAllowed => "TokenAudienceNotAllowed",
+            Self::TokenExpired => "TokenExpired",
+            Self::TokenNotYetValid => "TokenNotYetValid",
+            Self::TokenClaimNotFound => "TokenClaimNotFound",
+            Self::TokenClaimValueNotAllowed => "TokenClaimValueNotAllowed",
+            Self::AuthenticationTypeDisabled => "AuthenticationTypeDisabled",
+            Self::AppNotAllowed => "AppNotAllowed",
+            Self::RateLimitExceeded => "RateLimitExceeded",
+            Self::QuotaExceeded => "QuotaExceeded",
+            Self::KeysUnavailable => "KeysUnavailable",
+        }
+    }
+
+    /// The outcome it belongs to.
+    #[must_use]
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Self::TokenNotPresent
+            | Self::JwtInvalid
+            | Self::TokenSignatureKeyNotFound
+            | Self::TokenSignatureInvalid
+            | Self::TokenIssuerNotAllowed
+            | Self::TokenAudienceNotAllowed
+            | Self::TokenExpired
+            | Self::TokenNotYetValid
+            | Self::TokenClaimNotFound
+            | Self::TokenClaimValueNotAllowed => Outcome::Unauthenticated,
+            Self::AuthenticationTypeDisabled => Outcome::ApiKey,
+            Self::AppNotAllowed => Outcome::Forbidden,
+            Self::RateLimitExceeded => Outcome::Limited,
+            Self::QuotaExceeded => Outcome::Quota,
+            Self::KeysUnavailable => Outcome::Unavailable,
+        }
+    }
+
+    /// What an answer says when the policy gives no message of its own. Tells the caller what
+    /// to do, and nothing of the policy.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::TokenNotPresent => {
+                "Access token is missing. Send a Microsoft Entra ID token in the Authorization header."
+            }
+            Self::JwtInvalid => "The access token is malformed.",
+            Self::TokenSignatureKeyNotFound => {
+                "The access token is signed with a key that its issuer does not publish."
+            }
+            Self::TokenSignatureInvalid => "The signature of the access token is invalid.",
+            Self::TokenIssuerNotAllowed => "The issuer of the access token is not accepted here.",
+            Self::TokenAudienceNotAllowed => "The access token is meant for another audience.",
+            Self::TokenExpired => "The access token has expired.",
+            Self::TokenNotYetValid => "The access token is not valid yet.",
+            Self::TokenClaimNotFound => "The access token lacks a required claim.",
+            Self::TokenClaimValueNotAllowed => {
+                "A claim of the access token has a value that is not accepted here."
+            }
+            Self::AuthenticationTypeDisabled => {
+                "Key based authentication is disabled. Use a Microsoft Entra ID token and send no API key."
+            }
+            Self::AppNotAllowed => "The application is not allowed to call this service.",
+            Self::RateLimitExceeded => "Rate limit is exceeded.",
+            Self::QuotaExceeded => "Out of call volume quota.",
+            Self::KeysUnavailable => {
+                "The signing keys of the identity provider are temporarily unavailable."
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// The outcome's name in logs, metrics and the filter state.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Unauthenticated => "unauthenticated",
+            Self::ApiKey => "api_key",
+            Self::Forbidden => "forbidden",
+            Self::Limited => "limited",
+            Self::Quota => "quota",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// The name of what would have been, in report mode.
+    #[must_use]
+    pub fn would_name(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Unauthenticated => "would_unauthenticated",
+            Self::ApiKey => "would_api_key",
+            Self::Forbidden => "would_forbidden",
+            Self::Limited => "would_limited",
+            Self::Quota => "would_quota",
+            Self::Unavailable => "would_unavailable",
+        }
+    }
+}
+
+impl Responses {
+    /// How an outcome is answered; `Allowed` has no answer of the module's.
+    #[must_use]
+    pub fn of(&self, outcome: Outcome) -> Option<&Response> {
+        match outcome {
+            Outcome::Allowed => None,
+            Outcome::Unauthenticated => Some(&self.unauthenticated),
+            Outcome::ApiKey => Some(&self.api_key),
+            Outcome::Forbidden => Some(&self.forbidden),
+            Outcome::Limited => Some(&self.limited),
+            Outcome::Quota => Some(&self.quota),
+            Outcome::Unavailable => Some(&self.unavailable),
+        }
+    }
+}

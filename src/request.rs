@@ -1,0 +1,451 @@
+//! The head of a request, as the gateway gives it and as decisions see it.
+
+use crate::policy::{PathPattern, Policy};
+
+/// Request headers that change what a backend does without changing what was decided.
+/// They are removed from every request.
+const OVERRIDES: [&str; 5] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
+/// The subprotocol by which browsers hand OpenAI keys to WebSocket endpoints.
+const KEY_SUBPROTOCOL: &[u8] = b"openai-insecure-api-key.";
+
+/// Header pairs in the host's own format (proxy-wasm ABI 0.2.1, "Header maps"): a count, the
+/// sizes of every name and value, then names and values, each ended by a zero byte. All
+/// integers are 32 bits, little-endian. Names and values are bytes, not text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderMap {
+    bytes: Vec<u8>,
+}
+
+impl HeaderMap {
+    /// Takes what the host gave. Whatever does not read as pairs is not there.
+    #[must_use]
+    pub fn from_host(bytes: Vec<u8>) -> Self {
+        Self { bytes }
+    }
+
+    /// Writes pairs in the host's format.
+    #[must_use]
+    pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Self {
+        let pairs: Vec<_> = pairs.into_iter().collect();
+        let size = |length: usize| u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
+        let mut bytes = size(pairs.len()).to_vec();
+        for (name, value) in &pairs {
+            bytes.extend_from_slice(&size(name.len()));
+            bytes.extend_from_slice(&size(value.len()));
+        }
+        for (name, value) in &pairs {
+            for part in [name, value] {
+                bytes.extend_from_slice(part);
+                bytes.push(0);
+            }
+        }
+        Self { bytes }
+    }
+
+    /// The pairs in the host's format.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// All pairs, repeats included.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let (count, rest) = split_size(&self.bytes).unwrap_or((0, &[]));
+        let table = count
+            .checked_mul(8)
+            .filter(|table| *table <= rest.len())
+            .unwrap_or(0);
+        let (mut sizes, mut data) = rest.split_at_checked(table).unwrap_or((&[], &[]));
+        std::iter::from_fn(move || {
+            let (name_size, rest) = split_size(sizes)?;
+            let (value_size, rest) = split_size(rest)?;
+            sizes = rest;
+            let (name, rest) = split_text(data, name_size)?;
+            let (value, rest) = split_text(rest, value_size)?;
+            data = rest;
+            Some((name, value))
+        })
+    }
+
+    /// The first value under a lower-case name.
+    #[must_use]
+    pub fn first(&self, name: &str) -> Option<&[u8]> {
+        self.iter()
+            .find(|(found, _)| *found == name.as_bytes())
+            .map(|(_, value)| value)
+    }
+}
+
+fn split_size(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (size, rest) = bytes.split_first_chunk::<4>()?;
+    Some((usize::try_from(u32::from_le_bytes(*size)).ok()?, rest))
+}
+
+fn split_text(bytes: &[u8], size: usize) -> Option<(&[u8], &[u8])> {
+    let (text, rest) = bytes.split_at_checked(size)?;
+    Some((text, rest.split_first()?.1))
+}
+
+/// What decisions look at.
+#[derive(Debug, Default)]
+pub struct RequestHead<'a> {
+    /// `:method`
+    pub method: &'a [u8],
+    /// `:path` up to the query. Empty for `CONNECT` without a path.
+    pub path: &'a [u8],
+    /// The query, without its question mark.
+    pub query: Option<&'a [u8]>,
+    /// Every value of `authorization`.
+    pub authorization: Vec<&'a [u8]>,
+    /// Names of headers that hold API keys, as they were sent.
+    pub key_headers: Vec<&'a [u8]>,
+    /// Whether the query holds an API key.
+    pub key_in_query: bool,
+    /// Values of `sec-websocket-protocol`, when one of them holds an API key.
+    pub key_protocols: Option<Vec<&'a [u8]>>,
+    /// Names of headers that callers must not send: identity headers and overrides.
+    pub foreign: Vec<&'a [u8]>,
+    /// `access-control-request-method` is there.
+    pub asks_for_method: bool,
+    /// `x-request-id`
+    pub request_id: Option<&'a [u8]>,
+}
+
+impl<'a> RequestHead<'a> {
+    /// Reads the headers in one pass.
+    #[must_use]
+    pub fn read(headers: &'a HeaderMap, policy: &Policy) -> Self {
+        let mut head = Self::default();
+        let mut protocols = Vec::new();
+        for (name, value) in headers.iter() {
+            match name {
+                b":method" => head.method = value,
+                b":path" => (head.path, head.query) = split_query(value),
+                b"x-request-id" => head.request_id = Some(value),
+                b"access-control-request-method" => head.asks_for_method = true,
+                _ if same_name(name, "authorization") => head.authorization.push(value),
+                _ if same_name(name, "sec-websocket-protocol") => protocols.push(value),
+                _ => head.note_special(name, policy),
+            }
+        }
+        if protocols.iter().any(|value| list_holds_key(value)) {
+            head.key_protocols = Some(protocols);
+        }
+        head.key_in_query = head
+            .query
+            .is_some_and(|query| query_holds(query, &policy.api_keys.query));
+        head
+    }
+
+    fn note_special(&mut self, name: &'a [u8], policy: &Policy) {
+        if policy
+            .api_keys
+            .headers
+            .iter()
+            .any(|known| same_name(name, known))
+        {
+            self.key_headers.push(name);
+        }
+        if policy
+            .forward
+            .headers
+            .iter()
+            .any(|(known, _)| same_name(name, known))
+            || OVERRIDES.iter().any(|known| same_name(name, known))
+        {
+            self.foreign.push(name);
+        }
+    }
+
+    /// Whether this is a CORS preflight request (Fetch standard, "CORS protocol").
+    #[must_use]
+    pub fn is_preflight(&self) -> bool {
+        self.method == b"OPTIONS" && self.asks_for_method
+    }
+
+    /// Whether the path is one of these, and only one reader's view of it exists.
+    #[must_use]
+    pub fn is_public(&self, patterns: &[PathPattern]) -> bool {
+        !patterns.is_empty()
+            && is_plain(self.path)
+            && patterns.iter().any(|pattern| match pattern {
+                PathPattern::Exact(path) => path.as_bytes() == self.path,
+                PathPattern::Prefix(prefix) => self.path.starts_with(prefix.as_bytes()),
+            })
+    }
+
+    /// The value of `api-version`, for the log.
+    #[must_use]
+    pub fn api_version(&self) -> Option<&'a [u8]> {
+        self.query?
+            .split(|byte| *byte == b'&')
+            .find_map(|pair| pair.strip_prefix(b"api-version="))
+    }
+
+    /// `:path` without the query parameters that hold API keys.
+    #[must_use]
+    pub fn path_without_keys(&self, names: &[String]) -> Vec<u8> {
+        let kept: Vec<&[u8]> = self
+            .query
+            .unwrap_or_default()
+            .split(|byte| *byte == b'&')
+            .filter(|pair| !query_holds(pair, names))
+            .collect();
+        let mut path = self.path.to_vec();
+        if !kept.is_empty() {
+            path.push(b'?');
+            path.extend_from_slice(&kept.join(&b'&'));
+        }
+        path
+    }
+}
+
+/// The protocols of `sec-websocket-protocol` values that hold no API key, as one value.
+#[must_use]
+pub fn protocols_without_keys(values: &[&[u8]]) -> Vec<u8> {
+    let kept: Vec<&[u8]> = values
+        .iter()
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|protocol| !is_key_protocol(protocol) && !protocol.is_empty())
+        .collect();
+    kept.join(&b", "[..])
+}
+
+/// Whether a name is `canonical` (lower case, with hyphens) however it is written: many
+/// backends take `_` for `-` (CGI, WSGI), so a name in that spelling is the same name.
+fn same_name(name: &[u8], canonical: &str) -> bool {
+    name.len() == canonical.len()
+        && name.iter().zip(canonical.bytes()).all(|(byte, wanted)| {
+            let byte = if *byte == b'_' {
+                b'-'
+            } else {
+                byte.to_ascii_lowercase()
+            };
+            byte == wanted
+        })
+}
+
+fn split_query(path: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let end = path.iter().position(|byte| *byte == b'?');
+    match end.and_then(|end| path.split_at_checked(end)) {
+        None => (path, None),
+        Some((path, query)) => (path, query.split_first().map(|(_, query)| query)),
+    }
+}
+
+/// A path that everybody reads alike: nothing encoded, no dot segments, no empty segments.
+fn is_plain(path: &[u8]) -> bool {
+    path.first() == Some(&b'/')
+        && path
+            .iter()
+            .all(|byte| byte.is_ascii_graphic() && !b"%\\;#".contains(byte))
+        && !path.windows(2).any(|pair| pair == b"//")
+        && !path
+            .split(|byte| *byte == b'/')
+            .any(|segment| segment == b"." || segment == b"..")
+}
+
+fn list_holds_key(value: &[u8]) -> bool {
+    value
+        .split(|byte| *byte == b',')
+        .any(|protocol| is_key_protocol(protocol.trim_ascii()))
+}
+
+fn is_key_protocol(protocol: &[u8]) -> bool {
+    protocol
+        .split_at_checked(KEY_SUBPROTOCOL.len())
+        .is_some_and(|(start, _)| start.eq_ignore_ascii_case(KEY_SUBPROTOCOL))
+}
+
+/// Whether a query has a parameter of one of these names, however the name is encoded. `;`
+/// separates too: some readers split there.
+fn query_holds(query: &[u8], names: &[String]) -> bool {
+    query.split(|byte| matches!(byte, b'&' | b';')).any(|pair| {
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+        names.iter().any(|known| decodes_to(name, known))
+    })
+}
+
+/// Whether a percent-encoded name reads as `wanted` (lower case).
+fn decodes_to(encoded: &[u8], wanted: &str) -> bool {
+    let mut rest = encoded;
+    let mut wanted = wanted.bytes();
+    loop {
+        let byte = match rest {
+            [] => return wanted.next().is_none(),
+            [b'%', high, low, after @ ..] => {
+                rest = after;
+                match (
+                    char::from(*high).to_digit(16),
+                    char::from(*low).to_digit(16),
+                ) {
+                    (Some(high), Some(low)) => u8::try_from(high << 4 | low).unwrap_or(0),
+                    _ => return false,
+                }
+            }
+            [byte, after @ ..] => {
+                rest = after;
+                *byte
+            }
+        };
+        if wanted.next() != Some(byte.to_ascii_lowercase()) {
+            return false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> HeaderMap {
+        HeaderMap::from_pairs(
+            pairs
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
+        )
+    }
+
+    #[test]
+    fn reads_the_hosts_format() {
+        let headers = HeaderMap::from_pairs([
+            (&b":path"[..], &b"/a?b"[..]),
+            (b"x", b""),
+            (b"x", b"\xff\0\xfe"),
+        ]);
+        let pairs: Vec<_> = headers.iter().collect();
+        assert_eq!(pairs[2], (&b"x"[..], &b"\xff\0\xfe"[..]));
+        assert_eq!(headers.first("x"), Some(&b""[..]));
+        assert_eq!(headers.first("y"), None);
+    }
+
+    #[test]
+    fn bytes_that_are_no_pairs_are_harmless() {
+        let good = map(&[("a", "b"), ("c", "d")]);
+        for end in 0..good.bytes.len() {
+            assert!(
+                HeaderMap::from_host(good.bytes[..end].to_vec())
+                    .iter()
+                    .count()
+                    < 2
+            );
+        }
+        for garbage in [vec![0xff; 4], vec![0xff; 100], vec![1, 0, 0, 0], vec![0; 3]] {
+            assert_eq!(HeaderMap::from_host(garbage).iter().count(), 0);
+        }
+    }
+
+    #[test]
+    fn names_are_the_same_in_any_spelling() {
+        for name in ["api-key", "Api-Key", "API_KEY", "api_key"] {
+            assert!(same_name(name.as_bytes(), "api-key"), "{name}");
+        }
+        for name in ["apikey", "api-key ", "x-api-key", "api.key", ""] {
+            assert!(!same_name(name.as_bytes(), "api-key"), "{name}");
+        }
+    }
+
+    #[test]
+    fn query_parameters_are_found_however_they_are_written() {
+        let names = ["api-key".to_owned(), "subscription-key".to_owned()];
+        for query in [
+            "api-key=1",
+            "api-key",
+            "api-key=",
+            "a=b&api-key=1",
+            "Api-Key=1",
+            "api%2Dkey=1",
+            "%61pi-key=1",
+            "a;subscription-key=2",
+            "api-version=1&&API%2dKEY=1",
+        ] {
+            assert!(query_holds(query.as_bytes(), &names), "{query}");
+        }
+        for query in [
+            "",
+            "api-version=1",
+            "x=api-key",
+            "api-keys=1",
+            "xapi-key=1",
+            "api%2key=1",
+        ] {
+            assert!(!query_holds(query.as_bytes(), &names), "{query}");
+        }
+        let head = RequestHead {
+            path: b"/p",
+            query: Some(b"a=1&api%2dkey=2&b=3&x;subscription-key=1"),
+            ..RequestHead::default()
+        };
+        assert_eq!(head.path_without_keys(&names), b"/p?a=1&b=3");
+        let head = RequestHead {
+            path: b"/p",
+            query: Some(b"api-key=2"),
+            ..RequestHead::default()
+        };
+        assert_eq!(head.path_without_keys(&names), b"/p");
+    }
+
+    #[test]
+    fn websocket_protocols_give_up_their_keys() {
+        let values: [&[u8]; 2] = [b"realtime, OpenAI-insecure-api-key.sk-1", b"openai-beta.x"];
+        assert!(list_holds_key(values[0]));
+        assert!(!list_holds_key(values[1]));
+        assert_eq!(protocols_without_keys(&values), b"realtime, openai-beta.x");
+    }
+
+    #[test]
+    fn public_paths_have_one_reading() {
+        let patterns = [
+            PathPattern::Exact("/status".into()),
+            PathPattern::Prefix("/public/".into()),
+        ];
+        let public = |path: &str| {
+            let (path, query) = split_query(path.as_bytes());
+            RequestHead {
+                path,
+                query,
+                ..RequestHead::default()
+            }
+            .is_public(&patterns)
+        };
+        for path in [
+            "/status",
+            "/status?x=/..",
+            "/public/",
+            "/public/a/b.txt",
+            "/public/..a",
+        ] {
+            assert!(public(path), "{path}");
+        }
+        for path in [
+            "/Status",
+            "/status/",
+            "/status/x",
+            "//status",
+            "/public",
+            "/public/../openai",
+            "/public/%2e%2e/openai",
+            "/public/a//b",
+            "/public/a\\..\\b",
+            "/public/a;b",
+            "/public/.",
+            "/public/a/..",
+            "/public/%61",
+            "/public/\u{e9}",
+            "status",
+            "",
+            "/x/status",
+            "/status#",
+        ] {
+            assert!(!public(path), "{path}");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The proxy-wasm side: callbacks in, host calls out, no decisions.
+
+mod abi;
+mod logger;
+mod metrics;
+mod plugin;
+mod root;
+mod stream;
+
+use proxy_wasm::traits::RootContext;
+
+proxy_wasm::main! {{
+    logger::install();
+    proxy_wasm::set_root_context(|id| -> Box<dyn RootContext> { Box::new(root::Root::new(id)) });
+}}

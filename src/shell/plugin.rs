@@ -1,0 +1,274 @@
+//! What the root context and the streams of one plugin share.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use super::abi::{self, HostStore};
+use super::metrics::Metrics;
+use super::stream::Stream;
+use crate::crypto::{Crypto, HostVerifier, envoy};
+use crate::gateway::{FetchReport, Gateway, MAX_WAITING, Patience, Verdict};
+use crate::policy::Policy;
+use crate::store::{Expected, MemoryStore, SharedStore};
+use crate::telling::metric;
+use crate::time::Time;
+
+/// Ticks while requests wait or keys are missing, in milliseconds.
+const FAST_TICK: u32 = 10;
+/// Ticks otherwise: how soon other workers' keys are seen.
+const SLOW_TICK: u32 = 100;
+
+/// One policy in one VM.
+pub(super) struct Plugin {
+    pub(super) root_id: u32,
+    pub(super) gateway: RefCell<Gateway>,
+    pub(super) policy: Rc<Policy>,
+    pub(super) store: Rc<dyn SharedStore>,
+    pub(super) metrics: Metrics,
+    waiting: RefCell<Vec<Waiting>>,
+    tick_period: Cell<u32>,
+}
+
+/// A request that waits for an issuer's keys.
+struct Waiting {
+    stream: Rc<Stream>,
+    issuer: usize,
+    until: u64,
+}
+
+impl Plugin {
+    pub(super) fn new(policy: Policy, root_id: u32) -> Self {
+        let policy = Rc::new(policy);
+        let name = plugin_name();
+        let crypto = Crypto::probe(Rc::new(ForeignVerifier));
+        log::info!("{}", start_line(&policy, &crypto));
+        let mut gateway = Gateway::new(Rc::clone(&policy), &name, crypto);
+        let store = choose_store();
+        gateway.sync(&*store, abi::now());
+        Self {
+            root_id,
+            gateway: RefCell::new(gateway),
+            policy,
+            store,
+            metrics: Metrics::default(),
+            waiting: RefCell::default(),
+            tick_period: Cell::new(0),
+        }
+    }
+
+    /// Decides on a stream's request.
+    pub(super) fn decide(&self, stream: &Stream, patience: Patience) -> Option<Verdict> {
+        let mut gateway = self.gateway.try_borrow_mut().ok()?;
+        Some(gateway.decide(stream.headers(), abi::now(), &*self.store, patience))
+    }
+
+    /// Whether one more request may wait.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting
+            .try_borrow()
+            .is_ok_and(|waiting| waiting.len() < MAX_WAITING)
+    }
+
+    /// Lets a stream wait, and has the root look after it soon. Called from the stream.
+    pub(super) fn wait(&self, stream: Rc<Stream>, issuer: usize) -> bool {
+        let (Ok(mut gateway), Ok(mut waiting)) =
+            (self.gateway.try_borrow_mut(), self.waiting.try_borrow_mut())
+        else {
+            return false;
+        };
+        let until = abi::now().millis().saturating_add(gateway.patience(issuer));
+        let id = stream.id();
+        waiting.push(Waiting {
+            stream,
+            issuer,
+            until,
+        });
+        drop((gateway, waiting));
+        if abi::set_effective_context(self.root_id).is_ok() {
+            self.tick_every(FAST_TICK);
+        }
+        abi::set_effective_context(id).is_ok()
+    }
+
+    /// Takes over the requests that wait under an earlier policy.
+    pub(super) fn inherit(&self, earlier: &Self) {
+        if let (Ok(mut mine), Ok(mut theirs)) = (
+            self.waiting.try_borrow_mut(),
+            earlier.waiting.try_borrow_mut(),
+        ) {
+            mine.append(&mut theirs);
+        }
+    }
+
+    /// Decides anew on the requests that wait for these issuers, and on those whose time is up.
+    /// Called from the root.
+    pub(super) fn settle_waiting(self: &Rc<Self>, changed: &[usize]) {
+        let now = abi::now().millis();
+        let due: Vec<Waiting> = match self.waiting.try_borrow_mut() {
+            Ok(mut waiting) => {
+                waiting.retain(|entry| entry.stream.is_waiting());
+                waiting
+                    .extract_if(.., |entry| {
+                        changed.contains(&entry.issuer) || entry.until <= now
+                    })
+                    .collect()
+            }
+            Err(_) => return,
+        };
+        let (mut still, mut touched) = (Vec::new(), false);
+        for entry in due {
+            let patience = if entry.until <= now {
+                Patience::Over
+            } else {
+                Patience::Wait
+            };
+            touched = true;
+            if !entry.stream.decide_again(self, patience) {
+                still.push(entry);
+            }
+        }
+        if let Ok(mut waiting) = self.waiting.try_borrow_mut() {
+            waiting.append(&mut still);
+        }
+        if touched {
+            let _ = abi::set_effective_context(self.root_id);
+        }
+    }
+
+    /// Answers every request that waits, because this plugin is about to go.
+    pub(super) fn give_up_waiting(self: &Rc<Self>) {
+        let Ok(waiting) = self
+            .waiting
+            .try_borrow_mut()
+            .map(|mut waiting| std::mem::take(&mut *waiting))
+        else {
+            return;
+        };
+        for entry in &waiting {
+            entry.stream.decide_again(self, Patience::Over);
+        }
+        if !waiting.is_empty() {
+            let _ = abi::set_effective_context(self.root_id);
+        }
+    }
+
+    /// Ticks as often as there is something to look after. Called from the root.
+    pub(super) fn adapt_tick(&self) {
+        let busy = self
+            .waiting
+            .try_borrow()
+            .is_ok_and(|waiting| !waiting.is_empty());
+        self.tick_every(if busy { FAST_TICK } else { SLOW_TICK });
+    }
+
+    fn tick_every(&self, millis: u32) {
+        if self.tick_period.get() != millis && abi::set_tick_period(millis).is_ok() {
+            self.tick_period.set(millis);
+        }
+    }
+
+    /// Tells of a fetch that ended.
+    pub(super) fn tell_fetch(&self, report: &FetchReport) {
+        let Some(issuer) = self.policy.issuers.get(report.issuer) else {
+            return;
+        };
+        let (name, result) = (&issuer.name, report.outcome.label());
+        if result == "ok" {
+            log::info!("keys of {name}: {}", report.outcome);
+        } else {
+            log::warn!("keys of {name}: {}", report.outcome);
+        }
+        let labels = [("issuer", name.as_str()), ("result", result)];
+        self.metrics.add(metric("tollgate_key_fetches", &labels), 1);
+    }
+
+    /// Brings the metrics up to date.
+    pub(super) fn tell_metrics(&self, now: Time) {
+        let Ok(mut gateway) = self.gateway.try_borrow_mut() else {
+            return;
+        };
+        let tallies = gateway.take_tallies();
+        let cache = |result| metric("tollgate_token_cache", &[("result", result)]);
+        self.metrics.add(cache("hit"), tallies.cache_hits);
+        self.metrics.add(cache("miss"), tallies.cache_misses);
+        self.metrics.add(
+            "tollgate_counter_retries".to_owned(),
+            tallies.counter_retries.into(),
+        );
+        for (issuer, keys, age) in gateway.key_gauges(now) {
+            self.metrics
+                .set_gauge("tollgate_keys", issuer, u64::try_from(keys).unwrap_or(0));
+            if let Some(age) = age {
+                self.metrics
+                    .set_gauge("tollgate_key_age_seconds", issuer, age);
+            }
+        }
+    }
+}
+
+/// Envoy's name of the plugin, by which counters and keys are kept apart.
+fn plugin_name() -> String {
+    let name = abi::property("plugin_name").unwrap_or_default();
+    let name = if name.is_empty() {
+        abi::property("plugin_root_id").unwrap_or_default()
+    } else {
+        name
+    };
+    String::from_utf8_lossy(&name).into_owned()
+}
+
+/// The process's shared data; where the host has none, a store of this VM.
+fn choose_store() -> Rc<dyn SharedStore> {
+    const PROBE: &str = "tollgate/1/probe";
+    let host = HostStore;
+    let works = host.write(PROBE, b"1", Expected::Absent).is_ok()
+        && matches!(host.read(PROBE), Ok(Some(found)) if found.value == b"1");
+    if works {
+        return Rc::new(host);
+    }
+    log::warn!("this host has no shared data: limits and keys are per VM, not per process");
+    Rc::new(MemoryStore::default())
+}
+
+fn start_line(policy: &Policy, crypto: &Crypto) -> String {
+    let apps = &policy.apps;
+    let limited = apps
+        .listed
+        .iter()
+        .filter(|app| !app.limits.is_empty())
+        .count();
+    let by_host: Vec<_> = crypto
+        .by_host()
+        .iter()
+        .map(|algorithm| algorithm.name())
+        .collect();
+    format!(
+        "tollgate {}: {} issuers, {} applications ({limited} with limits; others {}), \
+         mode {:?}, signatures verified by the host: {}",
+        env!("CARGO_PKG_VERSION"),
+        policy.issuers.len(),
+        apps.listed.len(),
+        match (apps.default_app.access, apps.default_app.limits.is_empty()) {
+            (crate::policy::Access::Deny, _) => "denied",
+            (crate::policy::Access::Allow, true) => "allowed without limits",
+            (crate::policy::Access::Allow, false) => "allowed with limits",
+        },
+        policy.mode,
+        if by_host.is_empty() {
+            "none".to_owned()
+        } else {
+            by_host.join(" ")
+        },
+    )
+}
+
+/// Envoy's `verify_signature`.
+struct ForeignVerifier;
+
+impl HostVerifier for ForeignVerifier {
+    fn verify(&self, hash: &str, spki: &[u8], signature: &[u8], message: &[u8]) -> Option<bool> {
+        let arguments = envoy::encode_arguments(hash, spki, signature, message);
+        let result = abi::call_foreign_function("verify_signature", &arguments).ok()?;
+        envoy::decode_result(&result)
+    }
+}

@@ -1,0 +1,246 @@
+//! What is told about a request: log line, filter state, metric names.
+
+use serde::ser::{SerializeMap as _, Serializer as _};
+
+use crate::forward::app_name;
+use crate::jwt::Caller;
+use crate::policy::{App, FilterStateField, Policy};
+use crate::refusal::{Code, Outcome};
+use crate::time::Time;
+
+/// Longest text taken from a request into the log, in bytes.
+const MAX_TEXT: usize = 1024;
+
+/// Labels of requests without a known application, and of those that no list names.
+const NO_APP: &str = "none";
+const UNLISTED: &str = "unlisted";
+
+/// What became of a request, as it is told.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// What became of it; in report mode, what would have.
+    pub outcome: Outcome,
+    /// Why it was, or would have been, refused.
+    pub code: Option<Code>,
+    /// Report mode: the refusal was not carried out.
+    pub only_reported: bool,
+    /// Who called.
+    pub caller: Option<Caller>,
+}
+
+impl Told {
+    /// The outcome's name.
+    #[must_use]
+    pub fn outcome_name(&self) -> &'static str {
+        if self.only_reported {
+            self.outcome.would_name()
+        } else {
+            self.outcome.name()
+        }
+    }
+
+    fn app<'p>(&self, policy: &'p Policy) -> Option<&'p App> {
+        self.caller
+            .as_ref()
+            .map(|caller| policy.apps.find(caller.claims().app_id))
+    }
+
+    /// The value of a filter-state field, when there is one.
+    #[must_use]
+    pub fn field(&self, field: FilterStateField, policy: &Policy) -> Option<String> {
+        let claims = self.caller.as_ref().map(Caller::claims);
+        match field {
+            FilterStateField::Outcome => Some(self.outcome_name().to_owned()),
+            FilterStateField::Code => self.code.map(|code| code.name().to_owned()),
+            FilterStateField::AppId => Some(claims?.app_id.to_string()),
+            FilterStateField::AppName => Some(app_name(self.app(policy)?, claims?)),
+            FilterStateField::TenantId => Some(claims?.tid?.to_string()),
+            FilterStateField::ObjectId => Some(claims?.oid?.to_string()),
+        }
+    }
+
+    /// The request counter's name. Labels come from the policy and from closed lists, so the
+    /// number of metrics is bounded.
+    #[must_use]
+    pub fn counter(&self, policy: &Policy) -> String {
+        let app = match self.app(policy) {
+            None => NO_APP,
+            Some(app) => app.name.as_deref().unwrap_or(UNLISTED),
+        };
+        metric(
+            "tollgate_requests",
+            &[
+                ("app", app),
+                ("outcome", self.outcome_name()),
+                ("code", self.code.map_or("none", Code::name)),
+            ],
+        )
+    }
+}
+
+/// The field's name: `wasm.tollgate.<name>` once Envoy has it.
+#[must_use]
+pub fn field_name(field: FilterStateField) -> &'static str {
+    match field {
+        FilterStateField::Outcome => "tollgate.outcome",
+        FilterStateField::Code => "tollgate.code",
+        FilterStateField::AppId => "tollgate.app_id",
+        FilterStateField::AppName => "tollgate.app_name",
+        FilterStateField::TenantId => "tollgate.tenant_id",
+        FilterStateField::ObjectId => "tollgate.object_id",
+    }
+}
+
+/// A metric with labels, in the form that the shipped `stats_tags` take apart again.
+#[must_use]
+pub fn metric(name: &str, labels: &[(&str, &str)]) -> String {
+    labels
+        .iter()
+        .fold(name.to_owned(), |mut metric, (label, value)| {
+            metric.push('.');
+            metric.push_str(label);
+            metric.push('.');
+            metric.extend(value.chars().map(|character| {
+                let plain = character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
+                if plain { character } else { '_' }
+            }));
+            metric
+        })
+}
+
+/// One request, for its log line.
+#[derive(Debug)]
+pub struct RequestLine<'a> {
+    /// When it came.
+    pub time: Time,
+    /// When it ended.
+    pub end: Time,
+    /// What became of it; `None` when it left before a decision.
+    pub told: Option<&'a Told>,
+    /// The policy that decided.
+    pub policy: &'a Policy,
+    /// `:method`
+    pub method: &'a [u8],
+    /// `:path` without the query.
+    pub path: &'a [u8],
+    /// The query's `api-version`.
+    pub api_version: Option<&'a [u8]>,
+    /// The answer's status.
+    pub status: Option<u16>,
+    /// The caller's address, possibly with a port.
+    pub client: Option<&'a [u8]>,
+    /// `x-request-id`
+    pub request_id: Option<&'a [u8]>,
+}
+
+impl RequestLine<'_> {
+    /// The line: one JSON object, every field of spec section 8 in it, `null` where there is
+    /// nothing to tell. Everything from outside is cut and escaped.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut line = Vec::with_capacity(768);
+        // Writing strings and numbers to memory cannot fail.
+        let _ = self.write(&mut line);
+        String::from_utf8(line).unwrap_or_default()
+    }
+
+    fn write(&self, line: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        let claims = self
+            .told
+            .and_then(|told| told.caller.as_ref())
+            .map(Caller::claims);
+        let app = self.told.and_then(|told| told.app(self.policy));
+        let name = app.zip(claims).map(|(app, claims)| app_name(app, claims));
+        let duration = self.end.nanos().saturating_sub(self.time.nanos());
+        let nothing = Option::<u64>::None;
+
+        let mut serializer = serde_json::Serializer::new(line);
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("time", &self.time.rfc3339())?;
+        map.serialize_entry("outcome", &self.told.map(Told::outcome_name))?;
+        map.serialize_entry(
+            "code",
+            &self.told.and_then(|told| told.code).map(Code::name),
+        )?;
+        map.serialize_entry("app_id", &claims.map(|claims| claims.app_id.to_string()))?;
+        map.serialize_entry("app_name", &name)?;
+        map.serialize_entry(
+            "tenant_id",
+            &claims.and_then(|c| c.tid).map(|id| id.to_string()),
+        )?;
+        map.serialize_entry(
+            "object_id",
+            &claims.and_then(|c| c.oid).map(|id| id.to_string()),
+        )?;
+        map.serialize_entry("token_id", &claims.and_then(|claims| claims.uti.as_deref()))?;
+        map.serialize_entry("idtyp", &claims.and_then(|claims| claims.idtyp.as_deref()))?;
+        map.serialize_entry("action", &nothing)?;
+        map.serialize_entry("deployment", &nothing)?;
+        map.serialize_entry("api_version", &self.api_version.map(text))?;
+        map.serialize_entry("method", &text(self.method))?;
+        map.serialize_entry("path", &text(self.path))?;
+        map.serialize_entry("status", &self.status)?;
+        map.serialize_entry("duration_ms", &(duration / 1_000_000))?;
+        for name in [
+            "stream",
+            "prompt_tokens",
+            "completion_tokens",
+            "total_tokens",
+            "cached_tokens",
+            "reasoning_tokens",
+        ] {
+            map.serialize_entry(name, &nothing)?;
+        }
+        map.serialize_entry(
+            "client_ip",
+            &self.client.map(|client| text(without_port(client))),
+        )?;
+        map.serialize_entry("request_id", &self.request_id.map(text))?;
+        map.end()
+    }
+}
+
+/// Text from outside: cut, and what is not UTF-8 replaced. JSON escapes the rest.
+fn text(bytes: &[u8]) -> String {
+    let cut = bytes.get(..MAX_TEXT).unwrap_or(bytes);
+    String::from_utf8_lossy(cut).into_owned()
+}
+
+/// An address without its port: `192.0.2.1:80`, `[2001:db8::1]:80`, or either alone.
+fn without_port(address: &[u8]) -> &[u8] {
+    if let Some(rest) = address.strip_prefix(b"[") {
+        return rest.split(|byte| *byte == b']').next().unwrap_or(rest);
+    }
+    let mut parts = address.split(|byte| *byte == b':');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(host), Some(_), None) => host,
+        _ => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_lose_their_port() {
+        for (address, expected) in [
+            ("192.0.2.1:80", "192.0.2.1"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("[2001:db8::1]:80", "2001:db8::1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("", ""),
+        ] {
+            assert_eq!(without_port(address.as_bytes()), expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn metric_labels_hold_no_separators() {
+        let name = metric(
+            "tollgate_requests",
+            &[("app", "My app/1.0"), ("code", "none")],
+        );
+        assert_eq!(name, "tollgate_requests.app.My_app_1_0.code.none");
+    }
+}

@@ -1,0 +1,124 @@
+//! The part of URLs that a key fetch needs: scheme, authority, path with query.
+
+use std::fmt;
+
+/// An absolute `http` or `https` URL (RFC 3986) without user information or fragment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Url {
+    /// `http` or `https`.
+    pub scheme: Scheme,
+    /// Host with optional port, lower case.
+    pub authority: String,
+    /// Path and query, beginning with `/`.
+    pub path: String,
+}
+
+/// A URL scheme that a callout can speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Plain HTTP, for test doubles.
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
+/// Longest URL accepted, in bytes.
+const MAX_URL: usize = 2048;
+
+impl Scheme {
+    /// The scheme's name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+impl Url {
+    /// Reads an absolute URL; `None` for anything a callout could misread.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() > MAX_URL
+            || !text.bytes().all(|byte| byte.is_ascii_graphic())
+            || text.contains(['#', '\\', '"', '<', '>'])
+        {
+            return None;
+        }
+        let (scheme, rest) = text.split_once("://")?;
+        let scheme = if scheme.eq_ignore_ascii_case("https") {
+            Scheme::Https
+        } else if scheme.eq_ignore_ascii_case("http") {
+            Scheme::Http
+        } else {
+            return None;
+        };
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at_checked(end)?;
+        if authority.is_empty() || authority.contains('@') || authority.starts_with(':') {
+            return None;
+        }
+        let path = match path.chars().next() {
+            None => "/".to_owned(),
+            Some('?') => format!("/{path}"),
+            Some(_) => path.to_owned(),
+        };
+        Some(Self {
+            scheme,
+            authority: authority.to_ascii_lowercase(),
+            path,
+        })
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{}://{}{}",
+            self.scheme.as_str(),
+            self.authority,
+            self.path
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_a_url() {
+        let url = Url::parse("HTTPS://Login.Example:8443/t/v2.0/keys?p=1").unwrap();
+        assert_eq!(
+            url.to_string(),
+            "https://login.example:8443/t/v2.0/keys?p=1"
+        );
+        assert_eq!(Url::parse("http://127.0.0.1:9101").unwrap().path, "/");
+        assert_eq!(Url::parse("http://h?x").unwrap().path, "/?x");
+    }
+
+    #[test]
+    fn refuses_what_a_callout_could_misread() {
+        for text in [
+            "",
+            "login.example/keys",
+            "ftp://h/",
+            "https://",
+            "https:///keys",
+            "https://u@h/",
+            "https://u:p@h/",
+            "https://h/#f",
+            "https://h/\\x",
+            "https://h/a b",
+            "https://h/\r\nx",
+            "https://:80/",
+            "javascript://h",
+            "https://hé/",
+        ] {
+            assert_eq!(Url::parse(text), None, "{text:?}");
+        }
+        assert_eq!(Url::parse(&format!("https://h/{}", "x".repeat(3000))), None);
+    }
+}

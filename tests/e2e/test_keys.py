@@ -1,0 +1,447 @@
+"""Where keys come from, and what happens when they do not come. Rows F; A8 to A11 and C4, C5, C10 as far
+as they are about key sets."""
+
+import http.client
+import threading
+import time
+
+import pytest
+
+from .harness import AUDIENCE, TENANT, shipped_policy
+from .harness.processes import wait_until
+from .harness.tokens import Signer, claims
+
+UNAVAILABLE = (503, "KeysUnavailable")
+KEY = (401, "TokenSignatureKeyNotFound")
+SIGNATURE = (401, "TokenSignatureInvalid")
+PASSES = (200, None)
+V1_ISSUER = f"https://sts.windows.net/{TENANT}/"
+
+
+def with_refresh(stand_ins, **refresh) -> dict:
+    """The shipped policy with other refresh times."""
+    policy = shipped_policy(stand_ins)
+    policy["issuers"][0]["refresh"].update(refresh)
+    return policy
+
+
+def entra_token(signer: Signer, **members) -> str:
+    """A token of the tenant, signed by a key of our own."""
+    shape = {"tid": TENANT, "appid": "aaaaaaaa-0000-0000-0000-000000000002", "ver": "1.0", "app": None}
+    return signer.token(claims(V1_ISSUER, AUDIENCE, "", **{**shape, **members}))
+
+
+def ask_together(gateway, tokens: list[str], timeout: float = 30) -> list[tuple]:
+    """One request for each token, all at once: verdict and seconds."""
+    results = [None] * len(tokens)
+
+    def ask(index):
+        start = time.monotonic()
+        answer = gateway.chat(tokens[index], timeout=timeout)
+        results[index] = (answer.verdict, time.monotonic() - start)
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(len(tokens))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+# Rotation
+
+
+def test_f11_a_rotated_key_is_picked_up_at_once(start_gateway, own_stand_ins):
+    gateway = start_gateway(own_stand_ins)
+    old = own_stand_ins.entra.mint()
+    assert gateway.chat(old).verdict == PASSES
+    time.sleep(1.1)  # at_most_every
+    own_stand_ins.entra.rotate(keep_old=True)
+    new = own_stand_ins.entra.mint()
+    start = time.monotonic()
+    assert gateway.chat(new).verdict == PASSES
+    assert time.monotonic() - start < 2
+    assert {gateway.chat(token).verdict for token in [old, new] * 4} == {PASSES}
+
+
+def test_f11_g4_a_removed_key_is_refused_also_for_known_tokens(start_gateway, own_stand_ins):
+    gateway = start_gateway(own_stand_ins)
+    old = own_stand_ins.entra.mint()
+    assert {gateway.chat(old).verdict for _ in range(8)} == {PASSES}
+    time.sleep(1.1)
+    own_stand_ins.entra.rotate(keep_old=False)
+    assert gateway.chat(own_stand_ins.entra.mint()).verdict == PASSES
+    # Both workers see it; the floor between two fetches has to pass for the unknown kid.
+    time.sleep(1.5)
+    assert {gateway.chat(old).verdict for _ in range(8)} == {KEY}
+
+
+def test_keys_are_refreshed_in_the_background(start_gateway, own_stand_ins):
+    gateway = start_gateway(own_stand_ins, with_refresh(own_stand_ins, every="2s"))
+    assert gateway.chat(own_stand_ins.entra.mint()).verdict == PASSES
+    before = own_stand_ins.entra.stats()["keys"]
+    wait_until(lambda: own_stand_ins.entra.stats()["keys"] >= before + 2, 10, "two refreshes")
+
+
+def test_f10_one_fetch_serves_all_workers(start_gateway, own_stand_ins):
+    gateway = start_gateway(own_stand_ins, workers=4)
+    tokens = [own_stand_ins.entra.mint() for _ in range(32)]
+    assert {verdict for verdict, _ in ask_together(gateway, tokens)} == {PASSES}
+    stats = own_stand_ins.entra.stats()
+    # At the start Envoy's cluster may not be ready for the first call, which then never leaves.
+    assert stats["metadata"] == 1
+    assert stats["keys"] == 1
+
+
+def test_f10_r11_first_requests_wait_for_a_slow_provider(start_gateway, own_stand_ins):
+    own_stand_ins.entra.behave("all", "delay", delay_ms=500)
+    gateway = start_gateway(own_stand_ins)
+    tokens = [own_stand_ins.entra.mint() for _ in range(100)]
+    results = ask_together(gateway, tokens)
+    assert {verdict for verdict, _ in results} == {PASSES}
+    assert max(seconds for _, seconds in results) < 4
+    assert own_stand_ins.entra.stats()["keys"] == 1
+
+
+# Outages
+
+
+@pytest.mark.parametrize("mode", ["status", "reset", "hang", "html", "truncated"])
+def test_f1_r13_no_keys_at_start_is_503_and_ends_with_the_outage(start_gateway, own_stand_ins, mode):
+    own_stand_ins.entra.behave("all", mode, status=500)
+    gateway = start_gateway(own_stand_ins)
+    results = ask_together(gateway, [own_stand_ins.entra.mint() for _ in range(8)])
+    assert {verdict for verdict, _ in results} == {UNAVAILABLE}
+    assert max(seconds for _, seconds in results) < 6
+    answer = gateway.chat(own_stand_ins.entra.mint())
+    assert answer.verdict == UNAVAILABLE
+    assert int(answer.header("retry-after")) >= 1
+    # What needs no key is answered as always.
+    assert gateway.chat().verdict == (401, "TokenNotPresent")
+    assert gateway.chat("a.b.c").verdict == (401, "JwtInvalid")
+    assert gateway.chat(headers=[("api-key", "x")]).status == 403
+    assert gateway.request("GET", "/status").status == 200
+
+    own_stand_ins.entra.behave("all", "ok")
+    start = time.monotonic()
+    wait_until(lambda: gateway.chat(own_stand_ins.entra.mint()).verdict == PASSES, 8, "recovery")
+    assert time.monotonic() - start < 8
+
+
+@pytest.mark.parametrize("how", ["nobody listens", "no such host"])
+def test_f1_a_cluster_that_reaches_nobody(start_gateway, own_stand_ins, how):
+    def edit(config):
+        for cluster in config["static_resources"]["clusters"]:
+            if cluster["name"] == "entra":
+                if how == "no such host":
+                    cluster["load_assignment"]["endpoints"] = []
+                else:
+                    endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+                    endpoint["address"]["socket_address"]["port_value"] = 1
+
+    gateway = start_gateway(own_stand_ins, edit=edit)
+    results = ask_together(gateway, [own_stand_ins.entra.mint() for _ in range(8)])
+    assert {verdict for verdict, _ in results} == {UNAVAILABLE}
+    assert max(seconds for _, seconds in results) < 6
+
+
+def test_f2_r12_old_keys_serve_through_an_outage(start_gateway, own_stand_ins):
+    gateway = start_gateway(own_stand_ins, with_refresh(own_stand_ins, every="1s"))
+    assert gateway.chat(own_stand_ins.entra.mint()).verdict == PASSES
+    own_stand_ins.entra.behave("all", "status", status=503)
+    before = own_stand_ins.entra.fetches()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        assert gateway.chat(own_stand_ins.entra.mint()).verdict == PASSES
+    assert own_stand_ins.entra.fetches() > before
+    # A kid nobody knows, while the provider cannot be asked: not the caller's fault.
+    answer = gateway.chat(own_stand_ins.entra.mint(key="unpublished"))
+    assert answer.verdict == UNAVAILABLE
+
+
+def test_f2_stale_keys_end(start_gateway, own_stand_ins):
+    refresh = {"every": "1s", "keep_stale_for": "3s"}
+    gateway = start_gateway(own_stand_ins, with_refresh(own_stand_ins, **refresh))
+    token = own_stand_ins.entra.mint()
+    assert gateway.chat(token).verdict == PASSES
+    own_stand_ins.entra.behave("all", "status", status=500)
+    wait_until(lambda: gateway.chat(token).verdict == UNAVAILABLE, 10, "old keys are given up")
+    assert {gateway.chat(token).verdict for _ in range(8)} == {UNAVAILABLE}
+    own_stand_ins.entra.behave("all", "ok")
+    wait_until(lambda: gateway.chat(token).verdict == PASSES, 8, "recovery")
+
+
+# Answers that are no key set
+
+
+BAD_ANSWERS = [
+    ("keys", {"mode": "status", "status": 500}),
+    ("keys", {"mode": "status", "status": 404}),
+    ("keys", {"mode": "status", "status": 204}),
+    ("keys", {"mode": "redirect"}),
+    ("keys", {"mode": "html"}),
+    ("keys", {"mode": "truncated"}),
+    ("keys", {"mode": "garbage"}),
+    ("keys", {"mode": "empty-set"}),
+    ("keys", {"mode": "huge"}),
+    ("keys", {"mode": "brackets"}),
+    ("keys", {"mode": "reset"}),
+    ("keys", {"mode": "reset-mid-body"}),
+    ("keys", {"mode": "hang"}),
+    ("keys", {"mode": "ok", "body": "{}"}),
+    ("keys", {"mode": "ok", "body": '{"keys": 123}'}),
+    ("keys", {"mode": "ok", "body": '{"keys": [1, null, "x", [], {}]}'}),
+    ("keys", {"mode": "ok", "body": '{"keys": [{"kty": "oct", "k": "AAAA", "kid": "x"}]}'}),
+    ("keys", {"mode": "ok", "body": '{"keys": [], "keys": []}'}),
+    ("keys", {"mode": "ok", "body": "[]"}),
+    ("keys", {"mode": "ok", "body": "\x00\x01\x02"}),
+    ("metadata", {"mode": "status", "status": 500}),
+    ("metadata", {"mode": "redirect"}),
+    ("metadata", {"mode": "html"}),
+    ("metadata", {"mode": "garbage"}),
+    ("metadata", {"mode": "huge"}),
+    ("metadata", {"mode": "brackets"}),
+    ("metadata", {"mode": "reset-mid-body"}),
+    ("metadata", {"mode": "other-issuer"}),
+    ("metadata", {"mode": "other-host"}),
+    ("metadata", {"mode": "ok", "body": "{}"}),
+    ("metadata", {"mode": "ok", "body": '{"jwks_uri": 1}'}),
+    ("metadata", {"mode": "ok", "body": '{"jwks_uri": "not an address"}'}),
+]
+
+
+def name_of(case) -> str:
+    target, how = case
+    return f"{target} {how['mode']} {how.get('status', '')}{how.get('body', '')[:24]!r}"
+
+
+@pytest.mark.parametrize("case", BAD_ANSWERS, ids=name_of)
+def test_f4_f5_f6_f7_c10_r14_a_bad_answer_changes_nothing(start_gateway, own_stand_ins, case):
+    """Known keys stay, and a gateway that has none says so; neither dies."""
+    target, how = case
+    policy = with_refresh(own_stand_ins, every="1s", timeout="1s")
+    warm = start_gateway(own_stand_ins, policy)
+    token = own_stand_ins.entra.mint()
+    assert warm.chat(token).verdict == PASSES
+
+    own_stand_ins.entra.behave(target, **how)
+    before = own_stand_ins.entra.stats()[target]
+    cold = start_gateway(own_stand_ins, policy)
+    assert cold.chat(token).verdict == UNAVAILABLE
+    # At least one refresh of the warm gateway beside the cold one's tries.
+    time.sleep(2.5)
+    assert own_stand_ins.entra.stats()[target] >= before + 2
+    assert {warm.chat(token).verdict for _ in range(4)} == {PASSES}
+    assert {verdict for verdict, _ in ask_together(cold, [token] * 4)} == {UNAVAILABLE}
+
+    own_stand_ins.entra.behave(target, "ok")
+    wait_until(lambda: cold.chat(token).verdict == PASSES, 10, "recovery")
+
+
+def test_f7_one_broken_entry_does_not_spoil_the_set(start_gateway, own_stand_ins):
+    good = Signer(kid="good")
+    broken = [
+        1,
+        {},
+        {"kty": "RSA", "kid": "no-n"},
+        {"kty": "OKP", "crv": "Ed25519", "x": "AAAA", "kid": "okp"},
+        good.jwk(kid="bad-n", n="!!!"),
+        good.jwk(kid=7),
+        good.jwk(kid=None),
+    ]
+    own_stand_ins.entra.publish(*broken, good.jwk())
+    gateway = start_gateway(own_stand_ins)
+    assert gateway.chat(entra_token(good)).verdict == PASSES
+
+
+def test_f6_a_key_set_of_one_mebibyte_is_taken(start_gateway, own_stand_ins):
+    good = Signer(kid="good")
+    own_stand_ins.entra.publish(good.jwk(), padding="x" * (1024 * 1024 - 2000))
+    gateway = start_gateway(own_stand_ins)
+    assert gateway.chat(entra_token(good)).verdict == PASSES
+
+
+@pytest.mark.parametrize("count, verdict", [(1000, PASSES), (1001, UNAVAILABLE)])
+def test_f6_a_thousand_keys(start_gateway, own_stand_ins, count, verdict):
+    good = Signer(kid="good")
+    small = Signer("ES256")
+    keys = [small.jwk(kid=f"k{number}") for number in range(count - 1)]
+    own_stand_ins.entra.publish(*keys, good.jwk())
+    gateway = start_gateway(own_stand_ins)
+    assert gateway.chat(entra_token(good)).verdict == verdict
+
+
+# Which keys are usable
+
+
+def refused(answer) -> bool:
+    return answer.verdict in (KEY, UNAVAILABLE)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"use": "enc"},
+        {"key_ops": ["encrypt"]},
+        {"alg": "RS512"},
+        {"alg": "RSA-OAEP"},
+        {"kty": "EC"},
+        {"e": "AQ"},
+        {"e": "AA"},
+        {"issuer": "https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0"},
+        {"issuer": "https://evil.example/{tenantid}/v2.0"},
+    ],
+    ids=repr,
+)
+def test_a9_a11_c4_keys_that_are_not_for_this(start_gateway, own_stand_ins, members):
+    signer, good = Signer(kid="odd"), Signer(kid="good")
+    own_stand_ins.entra.publish(signer.jwk(**members), good.jwk())
+    gateway = start_gateway(own_stand_ins)
+    assert gateway.chat(entra_token(good)).verdict == PASSES
+    answer = gateway.chat(entra_token(signer))
+    assert answer.status == 401, answer
+    assert answer.code in {"TokenSignatureKeyNotFound", "TokenSignatureInvalid", "TokenIssuerNotAllowed"}
+
+
+@pytest.mark.parametrize("members", [{"alg": "RS256"}, {"use": None}, {"key_ops": ["verify"]}], ids=repr)
+def test_a9_a10_keys_that_are(start_gateway, own_stand_ins, members):
+    signer = Signer(kid="plain")
+    own_stand_ins.entra.publish(signer.jwk(**members))
+    assert start_gateway(own_stand_ins).chat(entra_token(signer)).verdict == PASSES
+
+
+@pytest.mark.parametrize("bits", [1024, 2047])
+def test_a11_short_keys(start_gateway, own_stand_ins, bits):
+    short, good = Signer(kid="short", bits=bits), Signer(kid="good")
+    own_stand_ins.entra.publish(short.jwk(), good.jwk())
+    gateway = start_gateway(own_stand_ins)
+    assert gateway.chat(entra_token(good)).verdict == PASSES
+    assert gateway.chat(entra_token(short)).verdict == KEY
+
+
+def test_a11_a_long_key(start_gateway, own_stand_ins):
+    long = Signer(kid="long", bits=4096)
+    own_stand_ins.entra.publish(long.jwk())
+    assert start_gateway(own_stand_ins).chat(entra_token(long)).verdict == PASSES
+
+
+def test_a8_two_keys_of_one_kid(start_gateway, own_stand_ins):
+    first, second, good = Signer(kid="twice"), Signer(kid="twice"), Signer(kid="good")
+    own_stand_ins.entra.publish(first.jwk(), second.jwk(), good.jwk())
+    gateway = start_gateway(own_stand_ins)
+    assert gateway.chat(entra_token(good)).verdict == PASSES
+    for signer in (first, second):
+        assert gateway.chat(entra_token(signer)).status == 401
+
+
+def test_c4_a_keys_own_issuer_agrees_with_the_tokens(start_gateway, own_stand_ins):
+    authority = own_stand_ins.entra.authority
+    template, tenant = Signer(kid="template"), Signer(kid="tenant")
+    own_stand_ins.entra.publish(
+        template.jwk(issuer=authority + "/{tenantid}/v2.0"),
+        tenant.jwk(issuer=f"{authority}/{TENANT}/v2.0"),
+    )
+    gateway = start_gateway(own_stand_ins)
+    v2 = {"iss": f"{authority}/{TENANT}/v2.0", "ver": "2.0", "appid": None}
+    v2["azp"] = "aaaaaaaa-0000-0000-0000-000000000002"
+    for signer in (template, tenant):
+        assert gateway.chat(entra_token(signer, **v2)).verdict == PASSES
+
+
+# Floods
+
+
+def test_f8_f9_r10_a_flood_of_unknown_kids(start_gateway, own_stand_ins):
+    gateway = start_gateway(own_stand_ins, with_refresh(own_stand_ins, at_most_every="3s"))
+    good = own_stand_ins.entra.mint()
+    assert gateway.chat(good).verdict == PASSES
+    attacker = Signer(kid="flood")
+    tokens = []
+    for number in range(200):
+        attacker.kid = f"flood-{number}"
+        tokens.append(entra_token(attacker))
+    time.sleep(3)
+    before = own_stand_ins.entra.fetches()
+    start = time.monotonic()
+    results, good_results = [], []
+
+    def flood(part):
+        connection = http.client.HTTPConnection(*gateway.address)
+        while time.monotonic() < start + 7:
+            for token in tokens[part::4]:
+                results.append(gateway.chat(token, connection=connection).verdict)
+                good_results.append(gateway.chat(good, connection=connection).verdict)
+
+    threads = [threading.Thread(target=flood, args=(part,)) for part in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) > 400
+    assert set(results) == {KEY}
+    assert set(good_results) == {PASSES}
+    # Metadata and keys, every 3 s at most.
+    fetches = own_stand_ins.entra.fetches() - before
+    rounds = int((time.monotonic() - start) // 3 + 1)
+    assert 1 <= fetches <= 2 * rounds
+
+
+def test_f9_a_flood_while_the_provider_fails(start_gateway, own_stand_ins):
+    gateway = start_gateway(own_stand_ins, with_refresh(own_stand_ins, at_most_every="3s"))
+    good = own_stand_ins.entra.mint()
+    assert gateway.chat(good).verdict == PASSES
+    own_stand_ins.entra.behave("all", "status", status=500)
+    time.sleep(3)
+    before = own_stand_ins.entra.fetches()
+    start = time.monotonic()
+    unknown = own_stand_ins.entra.mint(key="unpublished")
+    while time.monotonic() < start + 6:
+        assert gateway.chat(unknown).verdict == UNAVAILABLE
+        assert gateway.chat(good).verdict == PASSES
+    assert own_stand_ins.entra.fetches() - before <= 3
+
+
+# Waiting requests
+
+
+def test_d12_clients_that_leave_while_they_wait(start_gateway, own_stand_ins):
+    own_stand_ins.entra.behave("all", "delay", delay_ms=1500)
+    gateway = start_gateway(own_stand_ins)
+    token = own_stand_ins.entra.mint()
+    for _ in range(50):
+        connection = http.client.HTTPConnection(*gateway.address)
+        connection.request("POST", "/openai/echo", headers={"authorization": f"Bearer {token}"}, body=b"{}")
+        time.sleep(0.005)
+        connection.close()
+    assert gateway.chat(token).verdict == PASSES
+    own_stand_ins.openai.reset()
+    time.sleep(2)
+    assert own_stand_ins.openai.count() == 0
+
+
+def test_d11_a_large_body_waits_with_its_request(start_gateway, own_stand_ins):
+    own_stand_ins.entra.behave("all", "delay", delay_ms=1000)
+    gateway = start_gateway(own_stand_ins)
+    body = b"x" * (8 * 1024 * 1024)
+    answer = gateway.request(
+        "POST", "/openai/echo", token=own_stand_ins.entra.mint(), body=body, timeout=60
+    )
+    assert answer.status == 200
+    assert len(answer.json["body"]) == len(body)
+
+
+def test_spec_10_more_than_a_thousand_waiting_requests(start_gateway, own_stand_ins):
+    """1,000 requests wait per worker; those beyond are told to come back."""
+    own_stand_ins.entra.behave("all", "delay", delay_ms=3000)
+    gateway = start_gateway(own_stand_ins, with_refresh(own_stand_ins, timeout="5s"), workers=1)
+    token = own_stand_ins.entra.mint()
+    connections = []
+    for _ in range(1100):
+        connection = http.client.HTTPConnection(*gateway.address, timeout=30)
+        connection.request("GET", "/openai/models", headers={"authorization": f"Bearer {token}"})
+        connections.append(connection)
+    statuses = [connection.getresponse().status for connection in connections]
+    for connection in connections:
+        connection.close()
+    assert statuses.count(200) == 1000
+    assert statuses.count(503) == 100

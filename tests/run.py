@@ -1,0 +1,88 @@
+"""`make run`: Envoy with the gate and both stand-ins on fixed ports, until Ctrl-C."""
+
+import sys
+import time
+
+from e2e.harness import APP_BATCH, APP_CHAT, AUDIENCE, TENANT, Gateway, PortTaken, StandIns
+from e2e.harness.gateway import CHAT_PATH
+from e2e.harness.processes import ROOT, exit_on_signals
+from e2e.harness.stand_ins import FIXED_PORTS
+
+TEXT = """
+Envoy listens on {url}; its admin page is http://127.0.0.1:9901.
+Logs: {access} (access log), {log} (Envoy, one line per request from Tollgate).
+
+Application "chat", 100 calls a minute:
+
+  TOKEN={chat}
+  curl -i '{url}{path}' -H "Authorization: Bearer $TOKEN" \\
+    -H 'Content-Type: application/json' -d '{{"messages":[{{"role":"user","content":"Hello"}}]}}'
+
+Application "batch", 3 successful calls a minute; the fourth is told when to come back:
+
+  TOKEN_BATCH={batch}
+  for call in 1 2 3 4; do curl -s -o /dev/null -w '%{{http_code}}\\n' '{url}{path}' \\
+    -H "Authorization: Bearer $TOKEN_BATCH" -H 'Content-Type: application/json' \\
+    -d '{{"messages":[{{"role":"user","content":"Hello"}}]}}'; done
+
+Refused: no token, an API key, an API key beside a good token:
+
+  curl -i '{url}{path}' -d '{{}}'
+  curl -i '{url}{path}' -d '{{}}' -H 'api-key: 0123456789'
+  curl -i '{url}{path}' -d '{{}}' -H 'api-key: 0123456789' -H "Authorization: Bearer $TOKEN"
+
+An answer as it streams, and what the backend receives:
+
+  curl -N '{url}{path}' -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \\
+    -d '{{"stream":true,"messages":[{{"role":"user","content":"Hello"}}]}}'
+  curl '{url}/openai/echo' -H "Authorization: Bearer $TOKEN"
+
+Another token, as an application gets it; new signing keys; the metrics:
+
+  curl '{entra}/{tenant}/oauth2/v2.0/token' -d grant_type=client_credentials \\
+    -d client_id={app} -d client_secret=stand-in-secret -d scope={audience}/.default
+  curl -X POST '{entra}/control/rotate' -d '{{"keep_old":true}}'
+  curl -s http://127.0.0.1:9901/stats/prometheus | grep ^tollgate_
+
+The policy is in envoy/envoy.yaml. Ctrl-C ends everything.
+"""
+
+
+def main() -> int:
+    exit_on_signals()
+    directory = ROOT / "target" / "run"
+    try:
+        with StandIns(directory / "stand-ins", FIXED_PORTS) as stand_ins:
+            gateway = Gateway(directory, stand_ins, fixed=True)
+            try:
+                print(
+                    TEXT.format(
+                        url=gateway.url,
+                        path=CHAT_PATH,
+                        access=gateway.access.relative_to(ROOT),
+                        log=gateway.log.relative_to(ROOT),
+                        chat=stand_ins.entra.mint(APP_CHAT),
+                        batch=stand_ins.entra.mint(APP_BATCH),
+                        entra=stand_ins.entra.authority,
+                        tenant=TENANT,
+                        app=APP_CHAT,
+                        audience=AUDIENCE,
+                    ),
+                    flush=True,
+                )
+                while gateway.is_running() and stand_ins.is_running():
+                    time.sleep(0.2)
+                print("run: a child process ended by itself; its log says why", file=sys.stderr)
+                return 1
+            finally:
+                gateway.kill()
+    except PortTaken as taken:
+        print(f"run: {taken}. Is another `make run` or `make demo` running?", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nrun: ended")
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+//! The file itself: what it needs from a host, and its size.
+
+use tollgate_second_host::Artifact;
+
+/// What `proxy_abi_version_0_2_1` hosts offer under WASI.
+const WASI: [&str; 8] = [
+    "args_get",
+    "args_sizes_get",
+    "clock_time_get",
+    "environ_get",
+    "environ_sizes_get",
+    "fd_write",
+    "proc_exit",
+    "random_get",
+];
+
+#[test]
+fn imports_only_what_every_host_has() {
+    let foreign: Vec<_> = Artifact::get()
+        .imports()
+        .into_iter()
+        .filter(|(module, name)| match module.as_str() {
+            "env" => !name.starts_with("proxy_"),
+            "wasi_snapshot_preview1" => !WASI.contains(&name.as_str()),
+            _ => true,
+        })
+        .collect();
+    assert_eq!(foreign, []);
+}
+
+#[test]
+fn speaks_the_abi() {
+    let exports = Artifact::get().exports();
+    let versions: Vec<_> = exports
+        .iter()
+        .filter(|name| name.starts_with("proxy_abi_version_"))
+        .collect();
+    assert_eq!(versions, ["proxy_abi_version_0_2_1"]);
+}
+
+#[test]
+fn is_at_most_600_kilobytes() {
+    let size = Artifact::get().bytes.len();
+    assert!(size <= 600 * 1024, "{size} bytes");
+}

@@ -1,0 +1,19 @@
+//! What the built module does in a second proxy-wasm host: one topic a file, one binary.
+
+mod answers;
+mod artifact;
+mod callouts;
+mod clock;
+mod common;
+mod credentials;
+mod failures;
+mod forwarding;
+mod host_crypto;
+mod limits;
+mod memory;
+mod policy;
+mod rotation;
+mod telling;
+mod tokens;
+mod waiting;
+mod workers;
