@@ -17,6 +17,7 @@ MAX_MODULE_BYTES := 600000
 RUST := $(TARGET_DIR)/setup/rust.env
 PYTHON_ENV := .venv
 OLD_PYTHON_ENV := .venv-openai-0.27
+BUILD_ENV := .venv-build
 CARGO := source $(RUST); cargo
 
 # The same sources give the same module, wherever they and cargo's registry lie.
@@ -42,11 +43,12 @@ demo: build stand-ins $(PYTHON_ENV)/ready ## Walk through what the gate does, st
 	@$(E2E) $(PYTHON_ENV)/bin/python tests/demo.py
 
 .PHONY: build
-build: $(RUST) ## Build dist/tollgate.wasm
+build: $(RUST) $(BUILD_ENV)/ready ## Build dist/tollgate.wasm
 	@$(CARGO) build --release --locked --lib --target $(TARGET) --config 'target.$(TARGET).rustflags="$(WASM_RUSTFLAGS)"'
 	@mkdir -p $(dir $(MODULE))
 	@# A new file moved into place: a running Envoy may have the old one open.
-	@cp $(TARGET_DIR)/$(TARGET)/release/tollgate.wasm $(MODULE).new && mv $(MODULE).new $(MODULE)
+	@$(BUILD_ENV)/bin/python tests/setup/optimize.py $(TARGET_DIR)/$(TARGET)/release/tollgate.wasm $(MODULE).new
+	@mv $(MODULE).new $(MODULE)
 	@bytes=$$(wc -c <$(MODULE)); echo "$(MODULE): $$bytes bytes, sha256 $$(sha256sum <$(MODULE) | cut -c 1-16)"; \
 	if [ "$$bytes" -gt $(MAX_MODULE_BYTES) ]; then echo "too large: the limit is $(MAX_MODULE_BYTES) bytes" >&2; exit 1; fi
 
@@ -90,7 +92,7 @@ doc: $(RUST) ## Build the API documentation, for the host and for wasm32
 
 .PHONY: clean
 clean: ## Remove everything that was built or installed here
-	rm -rf target dist $(PYTHON_ENV) $(OLD_PYTHON_ENV)
+	rm -rf target dist $(PYTHON_ENV) $(OLD_PYTHON_ENV) $(BUILD_ENV)
 
 # Set-up
 
@@ -103,6 +105,9 @@ $(RUST): rust-toolchain.toml tests/setup/rust.sh
 
 $(PYTHON_ENV)/ready: tests/setup/requirements.txt tests/setup/python.sh
 	@tests/setup/python.sh $(PYTHON_ENV) $< && touch $@
+
+$(BUILD_ENV)/ready: tests/setup/requirements-build.txt tests/setup/python.sh
+	@tests/setup/python.sh $(BUILD_ENV) $< && touch $@
 
 $(OLD_PYTHON_ENV)/ready: tests/setup/requirements-openai-0.27.txt tests/setup/python.sh
 	@tests/setup/python.sh $(OLD_PYTHON_ENV) $< && touch $@

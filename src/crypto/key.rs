@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use p256::elliptic_curve::sec1::Sec1Point;
-use rsa::pkcs8::EncodePublicKey as _;
+use p256::elliptic_curve::point::AffineCoordinates;
 use rsa::{BoxedUint, PublicKey as RsaKey};
 
+use super::der;
 use crate::jwt::Algorithm;
 
 /// Smallest RSA modulus, in bits (RFC 7518 section 3.3).
@@ -67,10 +67,10 @@ impl PublicKey {
         if modulus.len() > RSA_MAX_BITS / 8 {
             return Err(KeyError::RsaSize);
         }
-        let exponent = rsa_exponent(exponent)?;
+        let exponent_value = rsa_exponent(exponent)?;
         let key = RsaKey::new_with_size_limits(
             BoxedUint::from_be_slice_vartime(modulus),
-            BoxedUint::from(exponent),
+            BoxedUint::from(exponent_value),
             RSA_MIN_BITS..=RSA_MAX_BITS,
         )
         .map_err(|error| match error {
@@ -80,9 +80,9 @@ impl PublicKey {
             rsa::Error::InvalidModulus => KeyError::RsaModulus,
             _ => KeyError::RsaSize,
         })?;
-        let spki = key.to_public_key_der().map_err(|_| KeyError::RsaModulus)?;
+        let spki = der::rsa_spki(modulus, exponent);
         Ok(Self {
-            spki: spki.into_vec(),
+            spki,
             kind: KeyKind::Rsa(Box::new(key)),
         })
     }
@@ -93,13 +93,11 @@ impl PublicKey {
     /// The coordinates are not a point of the curve.
     pub fn p256(x: &[u8], y: &[u8]) -> Result<Self, KeyError> {
         let point = uncompressed_point::<32>(x, y)?;
-        let key = Sec1Point::<p256::NistP256>::from_bytes(&point)
-            .ok()
-            .and_then(|point| p256::ecdsa::VerifyingKey::from_sec1_point(&point).ok())
+        let key = ec_point::<p256::AffinePoint>(x, y)
+            .and_then(|point| p256::ecdsa::VerifyingKey::from_affine(point).ok())
             .ok_or(KeyError::EcPoint)?;
-        let spki = key.to_public_key_der().map_err(|_| KeyError::EcPoint)?;
         Ok(Self {
-            spki: spki.into_vec(),
+            spki: der::p256_spki(&point),
             kind: KeyKind::P256(key),
         })
     }
@@ -110,13 +108,11 @@ impl PublicKey {
     /// The coordinates are not a point of the curve.
     pub fn p384(x: &[u8], y: &[u8]) -> Result<Self, KeyError> {
         let point = uncompressed_point::<48>(x, y)?;
-        let key = Sec1Point::<p384::NistP384>::from_bytes(&point)
-            .ok()
-            .and_then(|point| p384::ecdsa::VerifyingKey::from_sec1_point(&point).ok())
+        let key = ec_point::<p384::AffinePoint>(x, y)
+            .and_then(|point| p384::ecdsa::VerifyingKey::from_affine(point).ok())
             .ok_or(KeyError::EcPoint)?;
-        let spki = key.to_public_key_der().map_err(|_| KeyError::EcPoint)?;
         Ok(Self {
-            spki: spki.into_vec(),
+            spki: der::p384_spki(&point),
             kind: KeyKind::P384(key),
         })
     }
@@ -174,10 +170,78 @@ fn rsa_exponent(bytes: &[u8]) -> Result<u64, KeyError> {
     Ok(exponent)
 }
 
+/// A point from its coordinates. Unlike the crates' SEC 1 reader this needs no square roots,
+/// which compressed points take and which weigh 10 KB in the module.
+fn ec_point<Point: AffineCoordinates>(x: &[u8], y: &[u8]) -> Option<Point>
+where
+    Point::FieldRepr: for<'a> TryFrom<&'a [u8]>,
+{
+    let x = Point::FieldRepr::try_from(x).ok()?;
+    let y = Point::FieldRepr::try_from(y).ok()?;
+    Option::from(Point::from_coordinates(&x, &y))
+}
+
 /// SEC 1 section 2.3.3: `04 || x || y`.
 fn uncompressed_point<const SIZE: usize>(x: &[u8], y: &[u8]) -> Result<Vec<u8>, KeyError> {
     if x.len() != SIZE || y.len() != SIZE {
         return Err(KeyError::EcPoint);
     }
     Ok([&[4_u8][..], x, y].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::known_answers as known;
+    use super::*;
+
+    /// The key material inside a SubjectPublicKeyInfo that OpenSSL wrote.
+    fn tail(spki: &[u8], size: usize) -> &[u8] {
+        &spki[spki.len() - size..]
+    }
+
+    #[test]
+    fn keys_encode_as_openssl_does() {
+        // ... modulus (256), INTEGER of size 3, exponent.
+        let rsa = tail(known::RSA_SPKI, 261);
+        let key = PublicKey::rsa(&rsa[..256], &[1, 0, 1]).unwrap();
+        assert_eq!(key.spki(), known::RSA_SPKI);
+        let (x, y) = tail(known::P256_SPKI, 64).split_at(32);
+        assert_eq!(PublicKey::p256(x, y).unwrap().spki(), known::P256_SPKI);
+        let (x, y) = tail(known::P384_SPKI, 96).split_at(48);
+        assert_eq!(PublicKey::p384(x, y).unwrap().spki(), known::P384_SPKI);
+    }
+
+    #[test]
+    fn weak_and_broken_keys_are_refused() {
+        let modulus = &tail(known::RSA_SPKI, 261)[..256];
+        let even = [&modulus[..255], &[2]].concat();
+        for (modulus, exponent, error) in [
+            (&[0xff; 255][..], &[1, 0, 1][..], KeyError::RsaSize),
+            (&[0xff; 1025], &[1, 0, 1], KeyError::RsaSize),
+            (&[&[0], modulus].concat(), &[1, 0, 1], KeyError::RsaModulus),
+            (&even, &[1, 0, 1], KeyError::RsaModulus),
+            (&[], &[1, 0, 1], KeyError::RsaSize),
+            (modulus, &[1], KeyError::RsaExponent),
+            (modulus, &[3], KeyError::RsaExponent),
+            (modulus, &[1, 0, 0], KeyError::RsaExponent),
+            (modulus, &[], KeyError::RsaExponent),
+            (modulus, &[1, 0, 0, 0, 0, 1], KeyError::RsaExponent),
+            (modulus, &[1; 9], KeyError::RsaExponent),
+        ] {
+            assert_eq!(
+                PublicKey::rsa(modulus, exponent),
+                Err(error),
+                "{exponent:?}"
+            );
+        }
+        let (x, y) = tail(known::P256_SPKI, 64).split_at(32);
+        for (x, y) in [
+            (x, x),
+            (&x[..31], y),
+            (&[0; 32], &[0; 32]),
+            (&[0xff; 32], y),
+        ] {
+            assert_eq!(PublicKey::p256(x, y), Err(KeyError::EcPoint));
+        }
+    }
 }

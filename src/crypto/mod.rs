@@ -5,6 +5,7 @@
 //! hosts lack it, and not every host's covers every algorithm. So each algorithm is tried once
 //! at start with a known answer, and only what answers right is used.
 
+mod der;
 pub mod envoy;
 mod key;
 mod known_answers;
@@ -100,7 +101,7 @@ impl Crypto {
             return None;
         }
         let hash = hash_name(algorithm);
-        match rust::der_signature(algorithm, signature) {
+        match rust::host_form(algorithm, signature) {
             rust::HostForm::AsIs => host.verify(hash, key.spki(), signature, message),
             rust::HostForm::Der(der) => host.verify(hash, key.spki(), &der, message),
             rust::HostForm::Malformed => Some(false),

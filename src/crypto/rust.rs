@@ -4,6 +4,7 @@ use rsa::signature::Verifier;
 use rsa::{pkcs1v15, pss};
 use sha2::{Sha256, Sha384, Sha512};
 
+use super::der;
 use super::key::{KeyKind, PublicKey};
 use crate::jwt::Algorithm;
 
@@ -71,17 +72,15 @@ fn verify_rsa(
 }
 
 /// Turns a signature as it stands in a token into what the host's verifier takes.
-pub(super) fn der_signature(algorithm: Algorithm, signature: &[u8]) -> HostForm {
-    match algorithm {
-        Algorithm::Es256 => match p256::ecdsa::Signature::from_slice(signature) {
-            Ok(signature) => HostForm::Der(signature.to_der().as_bytes().to_vec()),
-            Err(_) => HostForm::Malformed,
-        },
-        Algorithm::Es384 => match p384::ecdsa::Signature::from_slice(signature) {
-            Ok(signature) => HostForm::Der(signature.to_der().as_bytes().to_vec()),
-            Err(_) => HostForm::Malformed,
-        },
-        _ => HostForm::AsIs,
+pub(super) fn host_form(algorithm: Algorithm, signature: &[u8]) -> HostForm {
+    let size = match algorithm {
+        Algorithm::Es256 => 64,
+        Algorithm::Es384 => 96,
+        _ => return HostForm::AsIs,
+    };
+    match signature.split_at_checked(size / 2) {
+        Some((r, s)) if signature.len() == size => HostForm::Der(der::unsigned_pair(r, s)),
+        _ => HostForm::Malformed,
     }
 }
 

@@ -28,7 +28,10 @@ const DAYS_PER_WEEK: u64 = 7;
 const DAYS_FROM_MONDAY_TO_EPOCH: u64 = 3;
 
 /// What one limit has counted.
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation per request")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would be an allocation per request"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// A sliding window.

@@ -131,7 +131,7 @@ def test_the_current_package_with_an_api_key(gateway, entra_over_tls):
         complete(azure_client(gateway, api_key=KEY))
     assert refused.value.status_code == 403
     assert refused.value.code == "AuthenticationTypeDisabled"
-    assert "AuthenticationTypeDisabled" in str(refused.value)
+    assert "Key based authentication is disabled" in str(refused.value)
     assert entra_over_tls.openai.count() == 0
 
 

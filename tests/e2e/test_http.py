@@ -459,6 +459,8 @@ def test_d8_preflights_pass_where_the_policy_says_so(start_gateway, stand_ins):
 def test_report_mode_denies_nothing_and_says_what_it_would_have(start_gateway, stand_ins):
     policy = shipped_policy(stand_ins, mode="report", default_app={"access": "deny"})
     gateway = start_gateway(stand_ins, policy)
+    # Nothing waits for keys in this mode.
+    wait_until(lambda: sum(gateway.prometheus("tollgate_keys").values()), 5, "keys")
     batch = stand_ins.entra.mint(policy["apps"][0]["app_id"])
     cases = [
         ({"token": None}, "TokenNotPresent"),

@@ -115,6 +115,11 @@ impl Outbox {
         }
     }
 
+    /// Forgets the calls of a context.
+    pub(crate) fn cancel(&self, context: ContextId) {
+        lock(&self.pending).retain(|callout| callout.context != context);
+    }
+
     pub(crate) fn take(&self) -> Vec<Callout> {
         std::mem::take(&mut *lock(&self.pending))
     }

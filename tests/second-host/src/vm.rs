@@ -125,7 +125,7 @@ impl Vm {
     }
 
     /// Updates the policy as Envoy does: a new root context in the same VM takes the new
-    /// requests, the one before ends.
+    /// requests, and the one before ends with its last stream.
     ///
     /// # Errors
     ///
@@ -138,18 +138,29 @@ impl Vm {
         Ok(())
     }
 
+    /// Updates the policy as other hosts do: the root context is configured again.
+    ///
+    /// # Errors
+    ///
+    /// When the module refuses it.
+    pub fn reconfigure(&mut self, policy: &Value) -> Result<(), Refused> {
+        self.configure(self.root, policy.to_string().as_bytes())
+    }
+
     fn end_retired(&mut self) {
         let guest = &self.guest;
-        let (busy, ended): (Vec<_>, Vec<_>) = self
-            .retired
-            .iter()
-            .partition(|root| guest.has_stream_contexts(**root));
+        let (busy, ended): (Vec<_>, Vec<_>) =
+            self.retired.iter().partition(|root| guest.has_stream_contexts(**root));
         self.retired = busy;
         for root in ended {
-            self.call(|scope| {
-                scope.on_done(root)?;
-                scope.on_delete(root).map(drop)
-            });
+            let _ = self.call(|scope| scope.on_done(root));
+            // Envoy cancels the calls of a root that ends, without a word to the module. This
+            // host would report them as failed, so a root with open calls is just left alone.
+            self.outbox.cancel(root);
+            let open = self.guest.open_callouts();
+            if !open.iter().any(|callout| callout.caller == root) {
+                self.call(|scope| scope.on_delete(root).map(drop));
+            }
         }
     }
 

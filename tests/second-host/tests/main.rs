@@ -11,6 +11,7 @@ mod forwarding;
 mod host_crypto;
 mod limits;
 mod memory;
+mod noise;
 mod policy;
 mod rotation;
 mod telling;

@@ -167,6 +167,18 @@ fn the_last_good_set_serves_for_a_day_and_no_longer() {
 }
 
 #[test]
+fn a_cached_token_passes_no_longer_than_its_keys_serve() {
+    let (process, mut vm, mut entra) = loaded(&fetching());
+    let exp = process.clock().seconds() + 30 * 86_400;
+    let token = Token::v1(&process).claim("exp", exp).sign(keys::rsa(0));
+    assert!(vm.request().bearer(&token).send().is_forwarded());
+    entra.fail(Reply::failed());
+    live(&process, &mut entra, hours(26), 26 * 60, &mut [&mut vm]);
+    let stream = vm.request().bearer(&token).open();
+    assert!(!vm.answer(stream).is_forwarded(), "a day after its keys went stale");
+}
+
+#[test]
 fn the_policy_sets_the_times() {
     let refresh = json!({ "refresh": {
         "every": "10m", "at_most_every": "30s", "keep_stale_for": "20m", "timeout": "2s",

@@ -220,6 +220,41 @@ fn an_update_does_not_strand_those_who_wait() {
 }
 
 #[test]
+fn an_update_during_a_fetch_does_not_keep_the_new_policy_without_keys() {
+    // What Envoy's update cancels is asked again, soon enough for those who wait.
+    let updates: [fn(&mut Vm) -> bool; 2] = [
+        |vm| vm.update(&with(fetching(), json!({ "cors_preflight": "pass" }))).is_ok(),
+        |vm| vm.reconfigure(&with(fetching(), json!({ "cors_preflight": "pass" }))).is_ok(),
+    ];
+    for (n, update) in updates.into_iter().enumerate() {
+        let (process, mut vm, mut entra) = start();
+        process.pass(seconds(1), &mut [&mut vm]);
+        assert!(update(&mut vm));
+        let stream = vm.request().bearer(&good(&process)).open();
+        live(&process, &mut entra, seconds(6), 60, &mut [&mut vm]);
+        assert!(vm.answer(stream).is_forwarded(), "update {n}: {:?}", vm.answer(stream));
+    }
+}
+
+#[test]
+fn a_root_that_is_configured_again_keeps_those_who_wait() {
+    let (process, mut vm, mut entra) = start();
+    let stream = vm.request().bearer(&good(&process)).open();
+    vm.reconfigure(&with(fetching(), json!({ "cors_preflight": "pass" }))).expect("good");
+    live(&process, &mut entra, seconds(2), 20, &mut [&mut vm]);
+    assert!(vm.answer(stream).is_forwarded(), "{:?}", vm.answer(stream));
+}
+
+#[test]
+fn report_mode_waits_for_nothing() {
+    let process = Process::new();
+    let mut vm = Vm::start(&process, &with(fetching(), json!({ "mode": "report" })));
+    let told = vm.request().bearer(&good(&process)).complete();
+    assert!(told.answer.is_forwarded());
+    assert_eq!(told.field("code"), "KeysUnavailable");
+}
+
+#[test]
 fn limits_count_a_waiting_request_when_it_goes_on() {
     let process = Process::new();
     let one = json!({ "default_app": { "limits": [{ "calls": 1, "per": "60s" }] } });
