@@ -16,4 +16,4 @@ pub use cache::TokenCache;
 pub use caller::{Caller, ClaimRefusal};
 pub use claims::{ClaimError, Claims, Version};
 pub use jws::{VerifyError, verify};
-pub use token::{MAX_TOKEN, TokenError, UntrustedToken};
+pub use token::{Jws, MAX_TOKEN, TokenError, UntrustedToken};

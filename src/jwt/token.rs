@@ -13,7 +13,24 @@ pub const MAX_TOKEN: usize = 16 * 1024;
 /// Longest `kid`, in bytes. Entra's have 27 or 43.
 const MAX_KID: usize = 256;
 
-/// A token that is well formed: three parts, a header and a payload that are JSON objects.
+/// A JWS in its compact form (RFC 7515 section 7.1), taken apart and no more.
+#[derive(Debug)]
+pub struct Jws<'a> {
+    /// `alg`, as written.
+    pub algorithm: String,
+    /// `kid`, where there is one.
+    pub kid: Option<String>,
+    /// `typ`, where there is one.
+    pub typ: Option<String>,
+    /// What is signed, decoded.
+    pub payload: Vec<u8>,
+    /// What the signature is over.
+    pub signed: &'a [u8],
+    /// The signature, decoded.
+    pub signature: Vec<u8>,
+}
+
+/// A token that is well formed: a JWS with a `kid`, whose payload is a JSON object.
 ///
 /// Its signature has not been looked at, so it offers only what is needed to find the key.
 pub struct UntrustedToken<'a> {
@@ -56,8 +73,8 @@ impl fmt::Display for TokenError {
     }
 }
 
-impl<'a> UntrustedToken<'a> {
-    /// Reads a token in its compact form (RFC 7515 section 7.1).
+impl<'a> Jws<'a> {
+    /// Takes a JWS apart.
     ///
     /// # Errors
     /// See [`TokenError`].
@@ -65,20 +82,46 @@ impl<'a> UntrustedToken<'a> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::TooLarge);
         }
-        let text = std::str::from_utf8(token).map_err(|_| TokenError::Shape)?;
-        let mut parts = text.split('.');
+        let mut parts = token.split(|byte| *byte == b'.');
         let (Some(header), Some(payload), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(TokenError::Shape);
         };
-        let header = decode(header)?;
-        let payload = decode(payload)?;
-        decode(signature)?;
+        if header.is_empty() || signature.is_empty() {
+            return Err(TokenError::Shape);
+        }
+        let signed = header.len().saturating_add(1).saturating_add(payload.len());
+        let (payload, signature) = (decode(payload)?, decode(signature)?);
+        let header = object(&decode(header)?).ok_or(TokenError::Header)?;
+        if header.get("crit").is_some() || header.get("b64").is_some() {
+            return Err(TokenError::Critical);
+        }
+        Ok(Self {
+            algorithm: text(&header, "alg", TokenError::Header)?.ok_or(TokenError::Header)?,
+            kid: text(&header, "kid", TokenError::Kid)?,
+            typ: text(&header, "typ", TokenError::Type)?,
+            payload,
+            signed: token.get(..signed).unwrap_or_default(),
+            signature,
+        })
+    }
+}
 
-        let header = object(&header).ok_or(TokenError::Header)?;
-        let (kid, typ) = read_header(&header)?;
+impl<'a> UntrustedToken<'a> {
+    /// Reads a token.
+    ///
+    /// # Errors
+    /// See [`TokenError`].
+    pub fn parse(token: &'a [u8]) -> Result<Self, TokenError> {
+        let Jws {
+            kid, typ, payload, ..
+        } = Jws::parse(token)?;
+        let kid = kid
+            .filter(|kid| (1..=MAX_KID).contains(&kid.len()))
+            .ok_or(TokenError::Kid)?;
         let payload = object(&payload).ok_or(TokenError::Payload)?;
+        let text = std::str::from_utf8(token).map_err(|_| TokenError::Shape)?;
         let jwt = jwt_compact::UntrustedToken::new(text).map_err(|_| TokenError::Header)?;
         Ok(Self {
             jwt,
@@ -134,11 +177,8 @@ impl<'a> UntrustedToken<'a> {
     }
 }
 
-/// Non-empty base64url without padding, foreign characters or stray bits (RFC 7515 section 2).
-fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
-    if part.is_empty() {
-        return Err(TokenError::Shape);
-    }
+/// Base64url without padding, foreign characters or stray bits (RFC 7515 section 2).
+fn decode(part: &[u8]) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Shape)
 }
 
@@ -149,24 +189,13 @@ fn object(text: &[u8]) -> Option<Object> {
     }
 }
 
-/// `kid` and `typ`; refuses what changes the meaning of the signature.
-fn read_header(header: &Object) -> Result<(String, Option<String>), TokenError> {
-    if header.get("crit").is_some() || header.get("b64").is_some() {
-        return Err(TokenError::Critical);
+/// A header parameter that is a string where it is there at all.
+fn text(header: &Object, name: &str, error: TokenError) -> Result<Option<String>, TokenError> {
+    match header.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(error),
     }
-    if header.get("alg").and_then(Value::as_str).is_none() {
-        return Err(TokenError::Header);
-    }
-    let kid = match header.get("kid") {
-        Some(Value::String(kid)) if (1..=MAX_KID).contains(&kid.len()) => kid.clone(),
-        Some(_) | None => return Err(TokenError::Kid),
-    };
-    let typ = match header.get("typ") {
-        None => None,
-        Some(Value::String(typ)) => Some(typ.clone()),
-        Some(_) => return Err(TokenError::Type),
-    };
-    Ok((kid, typ))
 }
 
 #[cfg(test)]
@@ -212,6 +241,7 @@ mod tests {
             format!(".{good}"),
             format!("{good}.x.y"),
             good.replace('.', ".."),
+            good.replacen('.', ". ", 1),
             format!("{good}="),
             format!("{good} "),
             good.replacen('e', "+", 1),

@@ -13,4 +13,4 @@ pub use issuer::{
 };
 pub use metadata::{Metadata, MetadataError};
 pub use schedule::{COLD_RETRY_MAX_MILLIS, Schedule};
-pub use set::{Key, KeySet, KeySetError, MAX_DOCUMENT, MAX_KEYS};
+pub use set::{Key, KeySet, KeySetError, MAX_DOCUMENT, MAX_KEYS, SkipReason};

@@ -32,7 +32,7 @@ def alive(request):
     if "gateway" in request.fixturenames:
         gateway = request.getfixturevalue("gateway")
         stand_ins = request.getfixturevalue("stand_ins")
-        token = stand_ins.entra.mint("aaaaaaaa-0000-0000-0000-00000000000f")
+        token = stand_ins.entra.mint()
         assert {gateway.chat(token).verdict for _ in range(6)} == {PASSES}
 
 
@@ -263,7 +263,7 @@ def test_b6_r21_claims_in_headers_are_one_line(start_gateway, stand_ins):
     }
     gateway = start_gateway(stand_ins, shipped_policy(stand_ins, forward={"headers": headers}))
     claims = {"roles": ["a", "b,c"], "name": "Jürgen\r\nx-admin: 1", "oid": "cccccccc-0000-0000-0000-000000000001"}
-    answer = gateway.echo(stand_ins.entra.mint(claims=claims), [("x-absent", "evil")])
+    answer = gateway.echo(stand_ins.entra.mint(APP_CHAT, claims=claims), [("x-absent", "evil")])
     received = dict(answer.json["headers"])
     assert received["x-app"] == "chat"
     assert received["x-tenant"] == "11111111-2222-3333-4444-555555555555"

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from .harness import APP_BATCH, APP_CHAT, AUDIENCE, TENANT, Gateway, new_app, shipped_policy
+from .harness import APP_BATCH, APP_CHAT, APP_OTHER, AUDIENCE, TENANT, Gateway, new_app, shipped_policy
 from .harness.identities import OTHER_TENANT
 from .harness.tokens import Signer, b64, claims, unb64
 
@@ -64,7 +64,7 @@ def plain(signers):
     """Mints for the issuer that allows every algorithm."""
 
     def mint(alg="RS256", header=None, issuer=PLAIN_ISSUER, sign_as=None, **members):
-        body = claims(issuer, PLAIN_AUDIENCE, APP_CHAT, **members)
+        body = claims(issuer, PLAIN_AUDIENCE, app=APP_OTHER, **members)
         return signers[alg].token(body, header, sign_as)
 
     return mint
@@ -166,7 +166,7 @@ def test_a4_keys_that_the_token_brings_or_points_to(gateway, stand_ins, plain):
             {"x5c": ["MIIB"]},
             {"x5t#S256": b64(bytes(32))},
         ]:
-            body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, APP_CHAT)
+            body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, app=APP_OTHER)
             assert gateway.chat(attacker.token(body, extra)).verdict == SIGNATURE
             token = stand_ins.entra.mint(key="foreign", header=extra)
             assert gateway.chat(token).verdict == SIGNATURE
@@ -179,7 +179,7 @@ def test_a4_keys_that_the_token_brings_or_points_to(gateway, stand_ins, plain):
 @pytest.mark.parametrize("crit", [[], ["b64"], ["exp"], "b64", None, {}, 1], ids=repr)
 def test_a5_crit_in_any_form(gateway, signers, crit):
     header = {"alg": "RS256", "kid": "key-RS256", "crit": crit}
-    body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, APP_CHAT)
+    body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, app=APP_OTHER)
     assert gateway.chat(signers["RS256"].token(body, json.dumps(header).encode())).verdict == INVALID
 
 
@@ -214,7 +214,7 @@ def test_a6_kid_is_opaque(gateway, plain, kid, expected):
 @pytest.mark.parametrize("kid", ["", ', "kid": null'], ids=["absent", "null"])
 def test_a6_a7_no_kid(gateway, signers, kid):
     header = f'{{"alg": "RS256"{kid}}}'.encode()
-    body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, APP_CHAT)
+    body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, app=APP_OTHER)
     assert gateway.chat(signers["RS256"].token(body, header)).verdict == INVALID
 
 
@@ -246,7 +246,7 @@ def pkcs1_blocks(message: bytes, size: int) -> dict[str, bytes]:
 
 def test_a12_forged_padding(gateway, signers):
     signer = signers["RS256"]
-    token = signer.token(claims(PLAIN_ISSUER, PLAIN_AUDIENCE, APP_CHAT))
+    token = signer.token(claims(PLAIN_ISSUER, PLAIN_AUDIENCE, app=APP_OTHER))
     signed = token.rpartition(".")[0]
     for name, block in pkcs1_blocks(signed.encode(), 256).items():
         signature = b64(signer.raw_rsa(block))
@@ -256,7 +256,7 @@ def test_a12_forged_padding(gateway, signers):
 
 def test_a12_numbers_beyond_the_modulus(gateway, signers):
     signer = signers["RS256"]
-    signed, _, signature = signer.token(claims(PLAIN_ISSUER, PLAIN_AUDIENCE, APP_CHAT)).rpartition(".")
+    signed, _, signature = signer.token(claims(PLAIN_ISSUER, PLAIN_AUDIENCE, app=APP_OTHER)).rpartition(".")
     value = int.from_bytes(unb64(signature), "big")
     modulus = signer.private.public_key().public_numbers().n
     longer = b64((value + modulus).to_bytes(257, "big"))
@@ -293,7 +293,7 @@ def test_a13_spare_bits_are_zero(gateway, signers, part):
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     for padding in ("", " ", "  "):  # Until the last character has spare bits.
         header = json.dumps({"alg": "RS256", "kid": "key-RS256"}) + padding
-        body = json.dumps(claims(PLAIN_ISSUER, PLAIN_AUDIENCE, APP_CHAT)) + padding
+        body = json.dumps(claims(PLAIN_ISSUER, PLAIN_AUDIENCE, app=APP_OTHER)) + padding
         parts = signers["RS256"].token(body.encode(), header.encode()).split(".")
         if len(parts[part]) % 4 != 0:
             break
@@ -333,7 +333,7 @@ def test_a17_typ(gateway, stand_ins, typ, expected):
 
 def test_a18_tokens_up_to_16_kib(gateway, signers):
     def token_of(length: int) -> str:
-        body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, APP_CHAT, groups="")
+        body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, app=APP_OTHER, groups="")
         for size in range(11_000, 13_000):
             token = signers["RS256"].token({**body, "groups": "g" * size})
             if len(token) >= length:
@@ -348,11 +348,11 @@ def test_a18_tokens_up_to_16_kib(gateway, signers):
 
 @pytest.mark.parametrize("size", [20_000, 59_000])
 def test_a18_d7_a_59_kb_token_is_refused(gateway, signers, size):
-    body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, APP_CHAT, groups="g" * (size * 3 // 4 - 800))
+    body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, app=APP_OTHER, groups="g" * (size * 3 // 4 - 800))
     assert gateway.chat(signers["RS256"].token(body)).verdict == INVALID
     # The same with everything in the header.
     header = {"typ": "JWT", "x": "x" * (size * 3 // 4 - 1000)}
-    assert gateway.chat(signers["RS256"].token(claims(PLAIN_ISSUER, PLAIN_AUDIENCE, APP_CHAT), header)).verdict == INVALID
+    assert gateway.chat(signers["RS256"].token(claims(PLAIN_ISSUER, PLAIN_AUDIENCE, app=APP_OTHER), header)).verdict == INVALID
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_a19_b7_a_payload_that_is_no_json_object(gateway, signers, payload):
     ids=lambda value: repr(value[:16]),
 )
 def test_a19_a_header_that_is_no_jose_header(gateway, signers, header):
-    body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, APP_CHAT)
+    body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, app=APP_OTHER)
     assert gateway.chat(signers["RS256"].token(body, header)).verdict == INVALID
 
 
@@ -406,13 +406,13 @@ def test_a19_a_header_that_is_no_jose_header(gateway, signers, header):
     ],
 )
 def test_a20_repeated_header_members(gateway, signers, header):
-    body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, APP_CHAT)
+    body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, app=APP_OTHER)
     assert gateway.chat(signers["RS256"].token(body, header)).verdict == INVALID
 
 
 @pytest.mark.parametrize("name", ["aud", "iss", "exp", "app", "nbf"])
 def test_a20_repeated_claims(gateway, signers, name):
-    body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, APP_CHAT)
+    body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, app=APP_OTHER)
     text = json.dumps(body)[:-1] + f", {json.dumps(name)}: {json.dumps(body[name])}}}"
     assert gateway.chat(signers["RS256"].token(text.encode())).verdict == INVALID
 
@@ -424,7 +424,7 @@ def test_a20_repeated_claims(gateway, signers, name):
 def test_b1_exp_is_a_number(gateway, plain, signers, value):
     if value is None:
         assert gateway.chat(plain(exp=None)).verdict == CLAIM_MISSING
-        text = json.dumps(claims(PLAIN_ISSUER, PLAIN_AUDIENCE, APP_CHAT))
+        text = json.dumps(claims(PLAIN_ISSUER, PLAIN_AUDIENCE, app=APP_OTHER))
         null = text.replace('"exp": ', '"exp": null, "unused": ')
         assert gateway.chat(signers["RS256"].token(null.encode())).verdict == INVALID
     else:
@@ -433,7 +433,7 @@ def test_b1_exp_is_a_number(gateway, plain, signers, value):
 
 @pytest.mark.parametrize("text", ["1e400", "2.001e+206", "99999999999999999999999", "-1e400"])
 def test_b1_exp_out_of_range(gateway, signers, text):
-    body = json.dumps(claims(PLAIN_ISSUER, PLAIN_AUDIENCE, APP_CHAT, exp=12345))
+    body = json.dumps(claims(PLAIN_ISSUER, PLAIN_AUDIENCE, app=APP_OTHER, exp=12345))
     token = signers["RS256"].token(body.replace("12345", text).encode())
     assert gateway.chat(token).verdict == INVALID
 
@@ -578,12 +578,12 @@ def test_b8_odd_types_of_claims_that_decide_nothing(gateway, stand_ins, members)
 @pytest.mark.parametrize(
     "version, members, expected",
     [
-        (1, {"azp": APP_CHAT}, PASSES),
+        (1, {"azp": APP_OTHER}, PASSES),
         (1, {"azp": APP_BATCH}, CLAIM_VALUE),
-        (2, {"appid": APP_CHAT}, PASSES),
+        (2, {"appid": APP_OTHER}, PASSES),
         (2, {"appid": APP_BATCH}, CLAIM_VALUE),
-        (1, {"appid": None, "azp": APP_CHAT}, CLAIM_MISSING),
-        (2, {"azp": None, "appid": APP_CHAT}, CLAIM_MISSING),
+        (1, {"appid": None, "azp": APP_OTHER}, CLAIM_MISSING),
+        (2, {"azp": None, "appid": APP_OTHER}, CLAIM_MISSING),
         # C6: an ID token names no application.
         (1, {"appid": None}, CLAIM_MISSING),
         (2, {"azp": None, "nonce": "n"}, CLAIM_MISSING),
@@ -634,10 +634,10 @@ def test_forged_and_unpublished_keys(gateway, stand_ins):
 
 def test_a_key_of_one_issuer_never_verifies_for_another(gateway, signers):
     """The Entra tenant's claims, signed by a key that another issuer of the policy trusts."""
-    body = claims(v1_issuer(), AUDIENCE, APP_CHAT, tid=TENANT, appid=APP_CHAT, ver="1.0")
+    body = claims(v1_issuer(), AUDIENCE, tid=TENANT, appid=APP_OTHER, ver="1.0")
     assert gateway.chat(signers["RS256"].token(body)).verdict == KEY
     # A kid that only the first of two plain issuers has.
-    body = claims(RS256_ISSUER, PLAIN_AUDIENCE, APP_CHAT)
+    body = claims(RS256_ISSUER, PLAIN_AUDIENCE, app=APP_OTHER)
     assert gateway.chat(signers["RS384"].token(body, {"alg": "RS256"}, "RS256")).verdict == KEY
 
 
@@ -697,7 +697,7 @@ def test_g3_many_tokens(gateway, signers):
         for number in range(500):
             if time.monotonic() > stop:
                 break
-            body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, new_app(), n=offset + number)
+            body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, app=new_app(), n=offset + number)
             token = signer.token(body)
             good = gateway.echo(token, connection=connection)
             bad = gateway.echo(token[:-4] + "AAAA", connection=connection)

@@ -2,13 +2,14 @@
 
 from .gateway import Gateway, GatewayRefused, shipped_config, shipped_policy
 from .http import Answer, call, raw
-from .identities import APP_BATCH, APP_CHAT, AUDIENCE, TENANT, new_app
+from .identities import APP_BATCH, APP_CHAT, APP_OTHER, AUDIENCE, TENANT, new_app
 from .processes import PortTaken
 from .stand_ins import StandIns
 
 __all__ = [
     "APP_BATCH",
     "APP_CHAT",
+    "APP_OTHER",
     "AUDIENCE",
     "TENANT",
     "Answer",

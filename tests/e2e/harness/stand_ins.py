@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import processes
 from .http import call
-from .identities import APP_CHAT, TENANT
+from .identities import APP_OTHER, TENANT
 from .secrets import keep_secret
 
 FIXED_PORTS = {"entra-http": 9101, "entra-https": 9102, "openai": 9103}
@@ -65,7 +65,7 @@ class Entra:
         self.http, self.https, self.ca = http, https, ca
         self.authority = f"http://{http[0]}:{http[1]}"
 
-    def mint(self, client_id: str = APP_CHAT, **options) -> str:
+    def mint(self, client_id: str = APP_OTHER, **options) -> str:
         """A token; options as the stand-in's /control/mint has them."""
         if "raw_payload" not in options:
             options = {"client_id": client_id, "tenant": TENANT, **options}

@@ -81,7 +81,7 @@ class Signer:
         return keep_secret(f"{signed}.{b64(self.signature(signed.encode(), alg))}")
 
 
-def claims(issuer: str, audience: str, app: str, **members) -> dict:
+def claims(issuer: str, audience: str, **members) -> dict:
     """Claims of a token that is good now; members replaced, added, or removed with None."""
     now = int(time.time())
     all_claims = {
@@ -90,7 +90,6 @@ def claims(issuer: str, audience: str, app: str, **members) -> dict:
         "iat": now,
         "nbf": now,
         "exp": now + 3600,
-        "app": app,
         **members,
     }
     return {name: value for name, value in all_claims.items() if value is not None}

@@ -1,6 +1,7 @@
 //! Requests, and what becomes of them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use proxy_wasm_host::VecHeaderMap;
 use serde_json::Value;
@@ -10,7 +11,7 @@ use crate::host::StreamFacts;
 use crate::vm::{Stream, Vm};
 
 /// What the module decided about a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Answer {
     /// It goes on to the backend.
     Forwarded {
@@ -28,6 +29,28 @@ pub enum Answer {
     },
     /// The request is paused.
     Waiting,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Forwarded { headers } => f
+                .debug_struct("Forwarded")
+                .field("headers", headers)
+                .finish(),
+            Self::Local {
+                status,
+                headers,
+                body,
+            } => f
+                .debug_struct("Local")
+                .field("status", status)
+                .field("headers", headers)
+                .field("body", &String::from_utf8_lossy(body))
+                .finish(),
+            Self::Waiting => f.write_str("Waiting"),
+        }
+    }
 }
 
 impl Answer {

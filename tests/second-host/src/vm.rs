@@ -149,8 +149,10 @@ impl Vm {
 
     fn end_retired(&mut self) {
         let guest = &self.guest;
-        let (busy, ended): (Vec<_>, Vec<_>) =
-            self.retired.iter().partition(|root| guest.has_stream_contexts(**root));
+        let (busy, ended): (Vec<_>, Vec<_>) = self
+            .retired
+            .iter()
+            .partition(|root| guest.has_stream_contexts(**root));
         self.retired = busy;
         for root in ended {
             let _ = self.call(|scope| scope.on_done(root));

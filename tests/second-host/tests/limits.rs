@@ -296,7 +296,10 @@ fn counters_survive_an_update_and_a_new_vm() {
     .expect("good");
     assert!(!passes(&mut vm, &token), "an update opened a new window");
     vm.reconfigure(&policy(2, "enforce")).expect("good");
-    assert!(!passes(&mut vm, &token), "a reconfiguration opened a new window");
+    assert!(
+        !passes(&mut vm, &token),
+        "a reconfiguration opened a new window"
+    );
     vm.update(&policy(3, "enforce")).expect("good");
     assert!(passes(&mut vm, &token), "a raised limit leaves one more");
     assert!(!passes(&mut vm, &token));

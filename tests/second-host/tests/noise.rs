@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
-use tollgate_second_host::{Answer, APP_ONE, Entra, Process, Reply, Vm, keys};
+use tollgate_second_host::{APP_ONE, Answer, Entra, Process, Reply, Vm, keys};
 
 use crate::common::{discovering, fetching, good, inline, live, seconds, with};
 
@@ -58,7 +58,13 @@ fn requests() {
             let path = b"/docs/%2f..//\\?api-key=a&&=&x&subscription-key=%41#api-key=b";
             request = request.path(mutate(&mut random, path));
         }
-        for name in ["api-key", "sec-websocket-protocol", "x-app-id", "cookie", "x-request-id"] {
+        for name in [
+            "api-key",
+            "sec-websocket-protocol",
+            "x-app-id",
+            "cookie",
+            "x-request-id",
+        ] {
             if random.random_range(0..3) == 0 {
                 request = request.header(name, noise(&mut random));
             }

@@ -175,7 +175,10 @@ fn a_cached_token_passes_no_longer_than_its_keys_serve() {
     entra.fail(Reply::failed());
     live(&process, &mut entra, hours(26), 26 * 60, &mut [&mut vm]);
     let stream = vm.request().bearer(&token).open();
-    assert!(!vm.answer(stream).is_forwarded(), "a day after its keys went stale");
+    assert!(
+        !vm.answer(stream).is_forwarded(),
+        "a day after its keys went stale"
+    );
 }
 
 #[test]

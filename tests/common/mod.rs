@@ -1,0 +1,208 @@
+//! What the native tests share: keys that sign, tokens, policies, requests.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rsa::PrivateKey;
+use rsa::pkcs1v15::SigningKey;
+use rsa::pkcs8::DecodePrivateKey as _;
+use rsa::signature::{SignatureEncoding as _, Signer as _};
+use rsa::traits::PublicKeyParts as _;
+use serde_json::{Value, json};
+use sha2::Sha256;
+use std::rc::Rc;
+use std::sync::LazyLock;
+
+use tollgate::crypto::Crypto;
+use tollgate::gateway::{Gateway, Patience, Verdict};
+use tollgate::policy::Policy;
+use tollgate::refusal::Code;
+use tollgate::request::HeaderMap;
+use tollgate::store::MemoryStore;
+use tollgate::time::Time;
+
+/// 2026-03-01T12:00:00Z
+pub(crate) const NOON: u64 = 1_772_366_400_000;
+pub(crate) const TENANT: &str = "11111111-2222-3333-4444-555555555555";
+pub(crate) const APP: &str = "aaaaaaaa-0000-0000-0000-000000000001";
+pub(crate) const OTHER_APP: &str = "aaaaaaaa-0000-0000-0000-000000000002";
+pub(crate) const AUDIENCE: &str = "https://cognitiveservices.azure.com";
+
+/// A key that signs, under a kid.
+pub(crate) struct Signer {
+    pub(crate) kid: String,
+    key: PrivateKey,
+}
+
+pub(crate) static SIGNER: LazyLock<Signer> = LazyLock::new(|| Signer::load("rsa-1.pem", "key-1"));
+pub(crate) static OTHER: LazyLock<Signer> = LazyLock::new(|| Signer::load("rsa-2.pem", "key-2"));
+
+impl Signer {
+    /// A test key of the stand-ins.
+    pub(crate) fn load(file: &str, kid: &str) -> Self {
+        let path = format!("{}/tests/stand-ins/keys/{file}", env!("CARGO_MANIFEST_DIR"));
+        let pem = std::fs::read_to_string(path).unwrap();
+        // What stands before the first marker is a warning to people.
+        let body: String = pem
+            .lines()
+            .skip_while(|line| !line.starts_with("-----BEGIN"))
+            .filter(|line| !line.starts_with("-----"))
+            .collect();
+        let der = base64::engine::general_purpose::STANDARD
+            .decode(body)
+            .unwrap();
+        Self {
+            kid: kid.to_owned(),
+            key: PrivateKey::from_pkcs8_der(&der).unwrap(),
+        }
+    }
+
+    pub(crate) fn jwk(&self) -> Value {
+        let encode = |number: &rsa::BoxedUint| {
+            let bytes = number.to_be_bytes();
+            let start = bytes.iter().position(|byte| *byte != 0).unwrap();
+            URL_SAFE_NO_PAD.encode(&bytes[start..])
+        };
+        json!({
+            "kty": "RSA", "use": "sig", "kid": self.kid,
+            "n": encode(self.key.n().as_ref()), "e": encode(self.key.e()),
+        })
+    }
+
+    pub(crate) fn sign(&self, header: &Value, payload: &str) -> String {
+        let head = URL_SAFE_NO_PAD.encode(header.to_string());
+        let signed = format!("{head}.{}", URL_SAFE_NO_PAD.encode(payload));
+        let signature = SigningKey::<Sha256>::new(self.key.clone()).sign(signed.as_bytes());
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.to_vec()))
+    }
+
+    pub(crate) fn token(&self, claims: &Value) -> String {
+        let header = json!({ "alg": "RS256", "typ": "JWT", "kid": self.kid });
+        self.sign(&header, &claims.to_string())
+    }
+}
+
+/// Claims of a v1 token as Entra issues it for Azure OpenAI.
+pub(crate) fn v1_claims() -> Value {
+    json!({
+        "aud": AUDIENCE,
+        "iss": format!("https://sts.windows.net/{TENANT}/"),
+        "iat": NOON / 1000 - 300, "nbf": NOON / 1000 - 300, "exp": NOON / 1000 + 3600,
+        "appid": APP, "appidacr": "1", "idtyp": "app",
+        "oid": "bbbbbbbb-0000-0000-0000-000000000001",
+        "sub": "bbbbbbbb-0000-0000-0000-000000000001",
+        "tid": TENANT, "uti": "AbCdEfGh", "ver": "1.0",
+        "roles": ["Reader", "Writer"],
+    })
+}
+
+/// Claims of a v2 token.
+pub(crate) fn v2_claims() -> Value {
+    let mut claims = v1_claims();
+    let members = claims.as_object_mut().unwrap();
+    members.remove("appid");
+    members.insert("azp".into(), APP.into());
+    members.insert("ver".into(), "2.0".into());
+    members.insert(
+        "iss".into(),
+        format!("https://login.microsoftonline.com/{TENANT}/v2.0").into(),
+    );
+    claims
+}
+
+/// Claims with some set, and some (null) removed.
+pub(crate) fn with(mut claims: Value, changes: &Value) -> Value {
+    let members = claims.as_object_mut().unwrap();
+    for (name, value) in changes.as_object().unwrap() {
+        if value.is_null() {
+            members.remove(name);
+        } else {
+            members.insert(name.clone(), value.clone());
+        }
+    }
+    claims
+}
+
+/// A policy with the signer's key inline, and more on top.
+pub(crate) fn policy(more: &Value) -> Value {
+    let mut policy = json!({
+        "issuers": [{
+            "tenant_id": TENANT,
+            "audiences": [AUDIENCE],
+            "jwks": { "keys": [SIGNER.jwk()] },
+        }],
+    });
+    for (name, value) in more.as_object().unwrap() {
+        policy
+            .as_object_mut()
+            .unwrap()
+            .insert(name.clone(), value.clone());
+    }
+    policy
+}
+
+/// A gateway with its time and shared data.
+pub(crate) struct Bench {
+    pub(crate) gateway: Gateway,
+    pub(crate) store: Rc<MemoryStore>,
+    pub(crate) now: u64,
+}
+
+impl Bench {
+    pub(crate) fn new(policy: &Value) -> Self {
+        Self::sharing(policy, Rc::new(MemoryStore::default()))
+    }
+
+    pub(crate) fn sharing(policy: &Value, store: Rc<MemoryStore>) -> Self {
+        let policy = Policy::parse(policy.to_string().as_bytes())
+            .unwrap_or_else(|errors| panic!("{errors}"));
+        let gateway = Gateway::new(Rc::new(policy), "test", Crypto::pure());
+        Self {
+            gateway,
+            store,
+            now: NOON,
+        }
+    }
+
+    pub(crate) fn decide(&mut self, headers: &[(&str, &str)]) -> Verdict {
+        self.decide_bytes(
+            &headers
+                .iter()
+                .map(|(n, v)| (n.as_bytes(), v.as_bytes()))
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    pub(crate) fn decide_bytes(&mut self, headers: &[(&[u8], &[u8])]) -> Verdict {
+        let mut all: Vec<(&[u8], &[u8])> = Vec::new();
+        for (name, value) in [(":method", "POST"), (":path", PATH)] {
+            if !headers.iter().any(|(given, _)| *given == name.as_bytes()) {
+                all.push((name.as_bytes(), value.as_bytes()));
+            }
+        }
+        all.extend_from_slice(headers);
+        let map = HeaderMap::from_pairs(all);
+        let now = Time::from_millis(self.now);
+        self.gateway.decide(&map, now, &*self.store, Patience::Wait)
+    }
+
+    /// The code of a request with a bearer token; `None` when it is allowed.
+    pub(crate) fn code(&mut self, token: &str) -> Option<Code> {
+        self.code_of(&[("authorization", &format!("Bearer {token}"))])
+    }
+
+    /// The code of a request; `None` when it is allowed.
+    pub(crate) fn code_of(&mut self, headers: &[(&str, &str)]) -> Option<Code> {
+        code(&self.decide(headers))
+    }
+}
+
+pub(crate) const PATH: &str = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21";
+
+pub(crate) fn code(verdict: &Verdict) -> Option<Code> {
+    match verdict {
+        Verdict::Allow(_) => None,
+        Verdict::Refuse(refuse) => Some(refuse.refusal.code()),
+        Verdict::Wait { .. } => panic!("waits"),
+    }
+}

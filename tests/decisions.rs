@@ -1,0 +1,666 @@
+//! The behaviour table on the core: requests and what becomes of them.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::string_slice,
+    reason = "tests compute on their own constants"
+)]
+
+mod common;
+
+use common::{
+    APP, AUDIENCE, Bench, NOON, OTHER, OTHER_APP, SIGNER, TENANT, code, policy, v1_claims,
+    v2_claims, with,
+};
+use serde_json::{Value, json};
+use tollgate::gateway::Verdict;
+use tollgate::refusal::Code::{self, *};
+
+/// Checks the code of a token with changed claims, and that the same token with one bit of its
+/// signature flipped is refused.
+fn check(bench: &mut Bench, claims: &Value, expected: Option<Code>) {
+    let token = SIGNER.token(claims);
+    assert_eq!(bench.code(&token), expected, "{claims}");
+    let mut flipped = token.into_bytes();
+    let at = flipped.len() - 20;
+    flipped[at] = if flipped[at] == b'A' { b'B' } else { b'A' };
+    let got = bench.code(std::str::from_utf8(&flipped).unwrap());
+    assert!(got.is_some(), "forged: {claims}");
+}
+
+#[test]
+fn tokens_of_both_versions_pass() {
+    let mut bench = Bench::new(&policy(&json!({})));
+    check(&mut bench, &v1_claims(), None);
+    check(&mut bench, &v2_claims(), None);
+}
+
+#[test]
+fn claims_are_checked() {
+    let now = NOON / 1000;
+    let other = "99999999-2222-3333-4444-555555555555";
+    let mut bench = Bench::new(&policy(&json!({})));
+    for (changes, expected) in [
+        // B1: exp
+        (json!({ "exp": null }), Some(TokenClaimNotFound)),
+        (json!({ "exp": "never" }), Some(JwtInvalid)),
+        (json!({ "exp": (now + 100).to_string() }), Some(JwtInvalid)),
+        (json!({ "exp": true }), Some(JwtInvalid)),
+        (json!({ "exp": [now + 100] }), Some(JwtInvalid)),
+        (json!({ "exp": -1 }), Some(JwtInvalid)),
+        (json!({ "exp": 2.001e+206 }), Some(JwtInvalid)),
+        (json!({ "exp": u64::MAX }), Some(JwtInvalid)),
+        (json!({ "exp": 0 }), Some(TokenExpired)),
+        (json!({ "exp": now as f64 + 0.5 }), None),
+        // B2: the skew of 60 s, to the second
+        (json!({ "exp": now - 59 }), None),
+        (json!({ "exp": now - 60 }), Some(TokenExpired)),
+        (json!({ "nbf": now + 60 }), None),
+        (json!({ "nbf": now + 61 }), Some(TokenNotYetValid)),
+        // B3
+        (
+            json!({ "nbf": 9_007_199_254_740_991_u64 }),
+            Some(TokenNotYetValid),
+        ),
+        (json!({ "nbf": null, "iat": null }), None),
+        (json!({ "nbf": "soon" }), Some(JwtInvalid)),
+        (json!({ "iat": now + 61 }), Some(TokenNotYetValid)),
+        // B4: aud
+        (json!({ "aud": format!("{AUDIENCE}/") }), None),
+        (
+            json!({ "aud": format!("{AUDIENCE}//") }),
+            Some(TokenAudienceNotAllowed),
+        ),
+        (json!({ "aud": [AUDIENCE] }), None),
+        (json!({ "aud": ["x", AUDIENCE] }), None),
+        (json!({ "aud": [AUDIENCE, 7] }), Some(JwtInvalid)),
+        (json!({ "aud": [] }), Some(TokenAudienceNotAllowed)),
+        (json!({ "aud": {} }), Some(JwtInvalid)),
+        (json!({ "aud": 7 }), Some(JwtInvalid)),
+        (json!({ "aud": null }), Some(TokenAudienceNotAllowed)),
+        (
+            json!({ "aud": "https://cognitiveservices.azure.co" }),
+            Some(TokenAudienceNotAllowed),
+        ),
+        (
+            json!({ "aud": "HTTPS://COGNITIVESERVICES.AZURE.COM" }),
+            Some(TokenAudienceNotAllowed),
+        ),
+        (
+            json!({ "aud": "cognitiveservices.azure.com" }),
+            Some(TokenAudienceNotAllowed),
+        ),
+        (json!({ "aud": "" }), Some(TokenAudienceNotAllowed)),
+        // B5, C2, C3: iss, ver and tid belong together
+        (json!({ "iss": null }), Some(TokenIssuerNotAllowed)),
+        (json!({ "iss": 7 }), Some(JwtInvalid)),
+        (
+            json!({ "iss": format!("https://sts.windows.net/{TENANT}") }),
+            Some(TokenIssuerNotAllowed),
+        ),
+        (
+            json!({ "iss": format!("https://sts.windows.net/{other}/") }),
+            Some(TokenIssuerNotAllowed),
+        ),
+        (
+            json!({ "iss": "https://sts.windows.net/{tenantid}/" }),
+            Some(TokenIssuerNotAllowed),
+        ),
+        (
+            json!({ "iss": format!("https://login.microsoftonline.com/{TENANT}/v2.0") }),
+            Some(TokenIssuerNotAllowed),
+        ),
+        (json!({ "tid": other }), Some(TokenClaimValueNotAllowed)),
+        (json!({ "tid": null }), Some(TokenClaimNotFound)),
+        (json!({ "tid": "common" }), Some(JwtInvalid)),
+        (json!({ "tid": TENANT.to_uppercase() }), None),
+        (json!({ "ver": null }), Some(TokenClaimNotFound)),
+        (json!({ "ver": "3.0" }), Some(TokenClaimValueNotAllowed)),
+        (json!({ "ver": 1.0 }), Some(JwtInvalid)),
+        // C1, C6, C9: the application
+        (json!({ "appid": null }), Some(TokenClaimNotFound)),
+        (
+            json!({ "appid": null, "azp": APP }),
+            Some(TokenClaimNotFound),
+        ),
+        (json!({ "azp": APP }), None),
+        (json!({ "azp": OTHER_APP }), Some(TokenClaimValueNotAllowed)),
+        (json!({ "appid": APP.to_uppercase() }), None),
+        (json!({ "appid": format!("{{{APP}}}") }), Some(JwtInvalid)),
+        (json!({ "appid": format!(" {APP}") }), Some(JwtInvalid)),
+        (json!({ "appid": "app\u{0}" }), Some(JwtInvalid)),
+        // B6, B8
+        (json!({ "oid": "x\r\nset-cookie: a" }), Some(JwtInvalid)),
+        (
+            json!({ "uti": "x".repeat(5000), "scp": ["a"], "roles": "x", "jti": 7 }),
+            None,
+        ),
+        (json!({ "_claim_names": { "groups": "src1" } }), None),
+    ] {
+        check(&mut bench, &with(v1_claims(), &changes), expected);
+    }
+}
+
+#[test]
+fn headers_are_checked() {
+    let mut bench = Bench::new(&policy(&json!({})));
+    let good = json!({ "alg": "RS256", "typ": "JWT", "kid": SIGNER.kid });
+    for (changes, expected) in [
+        (json!({}), None),
+        (json!({ "typ": null }), None),
+        (json!({ "typ": "at+jwt" }), Some(JwtInvalid)), // A17
+        (json!({ "alg": "none" }), Some(JwtInvalid)),   // A1
+        (json!({ "alg": "NONE" }), Some(JwtInvalid)),
+        (json!({ "alg": "HS256" }), Some(JwtInvalid)), // A2
+        (json!({ "alg": "RS384" }), Some(JwtInvalid)), // A3
+        (json!({ "alg": "PS256" }), Some(JwtInvalid)),
+        (json!({ "alg": "ES256" }), Some(JwtInvalid)),
+        (json!({ "alg": "rs256" }), Some(JwtInvalid)),
+        (json!({ "crit": ["exp"] }), Some(JwtInvalid)), // A5
+        (json!({ "b64": false }), Some(JwtInvalid)),
+        (
+            json!({ "kid": "../../dev/null" }),
+            Some(TokenSignatureKeyNotFound),
+        ), // A6
+        (
+            json!({ "kid": "key-1\u{0}" }),
+            Some(TokenSignatureKeyNotFound),
+        ),
+        (
+            json!({ "kid": "' or 1=1 --" }),
+            Some(TokenSignatureKeyNotFound),
+        ),
+        (json!({ "kid": "KEY-1" }), Some(TokenSignatureKeyNotFound)),
+        (json!({ "kid": null }), Some(JwtInvalid)), // A7
+        // A4: keys that the token brings along are not looked at
+        (
+            json!({ "jwk": OTHER.jwk(), "jku": "https://evil/", "x5u": "https://evil/" }),
+            None,
+        ),
+    ] {
+        let header = with(good.clone(), &changes);
+        let token = SIGNER.sign(&header, &v1_claims().to_string());
+        assert_eq!(bench.code(&token), expected, "{header}");
+    }
+    // A4, the other half: signed with the key that it brings along.
+    let header = with(good, &json!({ "jwk": OTHER.jwk() }));
+    let token = OTHER.sign(&header, &v1_claims().to_string());
+    assert_eq!(bench.code(&token), Some(TokenSignatureInvalid));
+}
+
+#[test]
+fn repeated_members_are_refused() {
+    let mut bench = Bench::new(&policy(&json!({})));
+    let header = json!({ "alg": "RS256", "kid": SIGNER.kid });
+    let claims = v1_claims().to_string();
+    let repeated = format!("{},\"aud\":\"{AUDIENCE}\"}}", &claims[..claims.len() - 1]);
+    assert_eq!(
+        bench.code(&SIGNER.sign(&header, &repeated)),
+        Some(JwtInvalid)
+    );
+    for payload in ["", "[]", "7", "\"x\"", "{", "null"] {
+        assert_eq!(
+            bench.code(&SIGNER.sign(&header, payload)),
+            Some(JwtInvalid),
+            "{payload}"
+        );
+    }
+}
+
+#[test]
+fn every_bit_of_the_signature_counts() {
+    let mut bench = Bench::new(&policy(&json!({})));
+    let token = SIGNER.token(&v1_claims());
+    assert_eq!(bench.code(&token), None);
+    let start = token.rfind('.').unwrap() + 1;
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    for at in start..token.len() {
+        let mut bytes = token.clone().into_bytes();
+        let value = alphabet
+            .iter()
+            .position(|letter| *letter == bytes[at])
+            .unwrap();
+        for bit in [1, 32] {
+            bytes[at] = alphabet[value ^ bit];
+            let forged = std::str::from_utf8(&bytes).unwrap();
+            assert!(bench.code(forged).is_some(), "at {at}, bit {bit}");
+        }
+        assert!(bench.code(&token[..at]).is_some(), "cut at {at}");
+    }
+}
+
+#[test]
+fn keys_of_one_issuer_never_verify_tokens_of_another() {
+    let tenant = "22222222-2222-3333-4444-555555555555";
+    let mut both = policy(&json!({}));
+    both["issuers"].as_array_mut().unwrap().push(json!({
+        "tenant_id": tenant, "audiences": [AUDIENCE], "jwks": { "keys": [OTHER.jwk()] },
+    }));
+    let mut bench = Bench::new(&both);
+    let of_other = with(
+        v1_claims(),
+        &json!({ "tid": tenant, "iss": format!("https://sts.windows.net/{tenant}/") }),
+    );
+    assert_eq!(bench.code(&OTHER.token(&of_other)), None);
+    assert_eq!(bench.code(&SIGNER.token(&v1_claims())), None);
+    assert_eq!(
+        bench.code(&SIGNER.token(&of_other)),
+        Some(TokenSignatureKeyNotFound)
+    );
+    assert_eq!(
+        bench.code(&OTHER.token(&v1_claims())),
+        Some(TokenSignatureKeyNotFound)
+    );
+}
+
+/// C4: a key may name the issuer that it belongs to.
+#[test]
+fn a_keys_own_issuer_must_be_the_tokens() {
+    for (issuer, expected) in [
+        ("https://login.microsoftonline.com/{tenantid}/v2.0", None),
+        (
+            &format!("https://login.microsoftonline.com/{TENANT}/v2.0"),
+            None,
+        ),
+        (&format!("https://sts.windows.net/{TENANT}/"), None),
+        (
+            "https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0",
+            Some(TokenIssuerNotAllowed),
+        ),
+    ] {
+        let key = with(SIGNER.jwk(), &json!({ "issuer": issuer }));
+        let mut document = policy(&json!({}));
+        document["issuers"][0]["jwks"] = json!({ "keys": [key] });
+        let mut bench = Bench::new(&document);
+        assert_eq!(
+            bench.code(&SIGNER.token(&v1_claims())),
+            expected,
+            "{issuer}"
+        );
+    }
+}
+
+#[test]
+fn required_claims_are_matched() {
+    let token = SIGNER.token(&with(
+        v1_claims(),
+        &json!({
+            "scp": "Read Write", "groups": ["g1", "g2"], "mfa": true, "level": 3,
+        }),
+    ));
+    for (required, expected) in [
+        (json!({ "name": "roles", "values": ["Reader"] }), None),
+        (
+            json!({ "name": "roles", "values": ["Reader", "Writer"] }),
+            None,
+        ),
+        (
+            json!({ "name": "roles", "values": ["Reader", "Admin"] }),
+            Some(TokenClaimValueNotAllowed),
+        ),
+        (
+            json!({ "name": "roles", "values": ["Reader", "Admin"], "match": "any" }),
+            None,
+        ),
+        (
+            json!({ "name": "roles", "values": ["Read"] }),
+            Some(TokenClaimValueNotAllowed),
+        ),
+        (json!({ "name": "scp", "values": ["Write", "Read"] }), None),
+        (
+            json!({ "name": "scp", "values": ["Read"], "separator": "," }),
+            Some(TokenClaimValueNotAllowed),
+        ),
+        (json!({ "name": "mfa", "values": ["true"] }), None),
+        (json!({ "name": "level", "values": ["3"] }), None),
+        (
+            json!({ "name": "wids", "values": ["x"] }),
+            Some(TokenClaimNotFound),
+        ),
+        (json!({ "name": "groups" }), None),
+        (json!({ "name": "wids" }), Some(TokenClaimNotFound)),
+    ] {
+        let mut document = policy(&json!({}));
+        document["issuers"][0]["required_claims"] = json!([required]);
+        let mut bench = Bench::new(&document);
+        assert_eq!(bench.code(&token), expected, "{required}");
+        assert_eq!(
+            bench.code(&token),
+            expected,
+            "{required}, again from the cache"
+        );
+    }
+}
+
+#[test]
+fn credentials_are_one_bearer_token() {
+    let mut bench = Bench::new(&policy(&json!({})));
+    let token = SIGNER.token(&v1_claims());
+    let other = SIGNER.token(&with(v1_claims(), &json!({ "uti": "x" })));
+    let bearer = format!("Bearer {token}");
+    for (values, expected) in [
+        (vec![], Some(TokenNotPresent)),
+        (vec![String::new()], Some(TokenNotPresent)),
+        (vec!["Basic YTpi".to_owned()], Some(TokenNotPresent)),
+        (vec![format!("bearer {token}")], None),
+        (vec![bearer.clone(), bearer.clone()], None),
+        (vec![format!("{bearer},{bearer}")], None),
+        (vec![format!("{bearer},Bearer {other}")], Some(JwtInvalid)), // D1
+        (
+            vec![bearer.clone(), format!("Bearer {other}")],
+            Some(JwtInvalid),
+        ),
+        (vec![format!("{bearer} {token}")], Some(JwtInvalid)),
+        (vec!["Bearer 0123456789abcdef".to_owned()], Some(JwtInvalid)),
+        (
+            vec![format!("Bearer {}", "a".repeat(59_000))],
+            Some(JwtInvalid),
+        ), // A18
+    ] {
+        let headers: Vec<_> = values
+            .iter()
+            .map(|v| ("authorization", v.as_str()))
+            .collect();
+        assert_eq!(bench.code_of(&headers), expected, "{values:?}");
+    }
+    // A repeated token goes on as one.
+    let doubled = format!("{bearer},{bearer}");
+    let Verdict::Allow(allow) = bench.decide(&[("authorization", &doubled)]) else {
+        panic!()
+    };
+    assert_eq!(
+        allow.changes.set,
+        [("authorization".to_owned(), bearer.into_bytes())]
+    );
+    let verdict =
+        bench.decide_bytes(&[(b"authorization", b"Bearer \xff\xfe"), (b"x\xff", b"\xff")]);
+    assert_eq!(code(&verdict), Some(JwtInvalid)); // D7
+}
+
+#[test]
+fn api_keys_are_denied_wherever_they_are() {
+    let token = format!("Bearer {}", SIGNER.token(&v1_claims()));
+    let public = json!({ "public_paths": ["/status"] });
+    let mut bench = Bench::new(&policy(&public));
+    for (name, value) in [
+        ("api-key", "k"),
+        ("api-key", ""),
+        ("Api-Key", "k"),
+        ("api_key", "k"),
+        ("ocp-apim-subscription-key", "k"),
+        (":path", "/openai/x?api-key=k"),
+        (":path", "/openai/x?a=1&API%2DKEY=k"),
+        (":path", "/openai/x?subscription-key"),
+        (":path", "/status?api-key=k"),
+        (
+            "sec-websocket-protocol",
+            "realtime, openai-insecure-api-key.k",
+        ),
+    ] {
+        let expected = Some(AuthenticationTypeDisabled);
+        assert_eq!(bench.code_of(&[(name, value)]), expected, "{name}: {value}");
+        let both = [("authorization", token.as_str()), (name, value)];
+        assert_eq!(
+            bench.code_of(&both),
+            expected,
+            "{name}: {value}, beside a token"
+        );
+    }
+    for (name, value) in [
+        ("x-api-key", "k"),
+        (":path", "/openai/x?key=api-key"),
+        ("sec-websocket-protocol", "realtime"),
+    ] {
+        let both = [("authorization", token.as_str()), (name, value)];
+        assert_eq!(bench.code_of(&both), None, "{name}: {value}");
+    }
+}
+
+#[test]
+fn stripped_keys_do_not_reach_the_backend() {
+    let document = policy(&json!({ "api_keys": { "action": "strip" } }));
+    let token = format!("Bearer {}", SIGNER.token(&v1_claims()));
+    let mut bench = Bench::new(&document);
+    let verdict = bench.decide(&[
+        ("authorization", &token),
+        ("api-key", "k"),
+        ("Ocp_Apim_Subscription_Key", "k"),
+        (":path", "/openai/x?api-key=k&api-version=1"),
+        (
+            "sec-websocket-protocol",
+            "realtime,openai-insecure-api-key.k",
+        ),
+    ]);
+    let Verdict::Allow(allow) = verdict else {
+        panic!("{verdict:?}")
+    };
+    assert_eq!(
+        allow.changes.remove,
+        [&b"api-key"[..], b"Ocp_Apim_Subscription_Key"]
+    );
+    assert_eq!(
+        allow.changes.set,
+        [
+            (":path".to_owned(), b"/openai/x?api-version=1".to_vec()),
+            ("sec-websocket-protocol".to_owned(), b"realtime".to_vec()),
+        ]
+    );
+    assert_eq!(bench.code_of(&[("api-key", "k")]), Some(TokenNotPresent));
+}
+
+#[test]
+fn identity_headers_are_the_gateways_alone() {
+    let document = policy(&json!({
+        "public_paths": ["/status"],
+        "apps": [{ "app_id": APP, "name": "batch" }],
+        "forward": { "authorization": false, "headers": {
+            "x-app": "app_id", "x-name": "app_name", "x-tenant": "tenant_id", "x-oid": "object_id",
+            "x-roles": "roles", "x-sub": "claim.sub", "x-none": "claim.nothing",
+        } },
+    }));
+    let token = format!("Bearer {}", SIGNER.token(&v1_claims()));
+    let spoofed = [
+        ("X-App", "evil"),
+        ("x_app", "evil"),
+        ("x-none", "evil"),
+        ("x-http-method-override", "DELETE"),
+    ];
+    let mut bench = Bench::new(&document);
+    let mut headers = vec![("authorization", token.as_str())];
+    headers.extend(spoofed);
+    let Verdict::Allow(allow) = bench.decide(&headers) else {
+        panic!()
+    };
+    for (name, _) in spoofed {
+        assert!(
+            allow
+                .changes
+                .remove
+                .iter()
+                .any(|removed| removed == name.as_bytes()),
+            "{name}"
+        );
+    }
+    assert!(allow.changes.remove.contains(&b"authorization".to_vec()));
+    let mut set: Vec<_> = allow
+        .changes
+        .set
+        .iter()
+        .map(|(name, value)| (name.as_str(), std::str::from_utf8(value).unwrap()))
+        .collect();
+    set.sort_unstable();
+    assert_eq!(
+        set,
+        [
+            ("x-app", APP),
+            ("x-name", "batch"),
+            ("x-oid", "bbbbbbbb-0000-0000-0000-000000000001"),
+            ("x-roles", "Reader,Writer"),
+            ("x-sub", "bbbbbbbb-0000-0000-0000-000000000001"),
+            ("x-tenant", TENANT),
+        ]
+    );
+    let Verdict::Allow(allow) = bench.decide(&[(":path", "/status"), ("x-app", "evil")]) else {
+        panic!()
+    };
+    assert!(allow.changes.remove.contains(&b"x-app".to_vec()));
+    assert!(allow.changes.set.is_empty());
+}
+
+#[test]
+fn preflights_pass_where_the_policy_says_so() {
+    let request = [
+        (":method", "OPTIONS"),
+        ("access-control-request-method", "POST"),
+    ];
+    assert_eq!(
+        Bench::new(&policy(&json!({}))).code_of(&request),
+        Some(TokenNotPresent)
+    );
+    let mut bench = Bench::new(&policy(&json!({ "cors_preflight": "pass" })));
+    assert_eq!(bench.code_of(&request), None);
+    assert_eq!(bench.code_of(&request[..1]), Some(TokenNotPresent));
+    assert_eq!(
+        bench.code_of(&[(":method", "POST"), request[1]]),
+        Some(TokenNotPresent)
+    );
+    let with_key = [request[0], request[1], ("api-key", "k")];
+    assert_eq!(bench.code_of(&with_key), Some(AuthenticationTypeDisabled));
+}
+
+#[test]
+fn applications_are_listed_or_not() {
+    let other = SIGNER.token(&with(v1_claims(), &json!({ "appid": OTHER_APP })));
+    let mine = SIGNER.token(&v1_claims());
+    let mut bench = Bench::new(&policy(&json!({
+        "apps": [{ "app_id": APP.to_uppercase(), "access": "deny" }],
+    })));
+    assert_eq!(bench.code(&mine), Some(AppNotAllowed));
+    assert_eq!(bench.code(&other), None);
+    let mut bench = Bench::new(&policy(&json!({
+        "apps": [{ "app_id": APP }], "default_app": { "access": "deny" },
+    })));
+    assert_eq!(bench.code(&mine), None);
+    assert_eq!(bench.code(&other), Some(AppNotAllowed));
+}
+
+#[test]
+fn applications_have_limits_of_their_own() {
+    let mut bench = Bench::new(&policy(&json!({
+        "apps": [
+            { "app_id": APP, "limits": [{ "calls": 2, "per": "60s" }] },
+            { "app_id": OTHER_APP, "limits": [{ "calls": 3, "per": "day" }] },
+        ],
+        "default_app": { "limits": [{ "calls": 1, "per": "60s" }] },
+    })));
+    let token = |app: &str| SIGNER.token(&with(v1_claims(), &json!({ "appid": app })));
+    let third = "aaaaaaaa-0000-0000-0000-000000000003";
+    let fourth = "aaaaaaaa-0000-0000-0000-000000000004";
+    for (app, passes, code) in [
+        (APP, 2, RateLimitExceeded),
+        (OTHER_APP, 3, QuotaExceeded),
+        (third, 1, RateLimitExceeded),
+        (fourth, 1, RateLimitExceeded),
+    ] {
+        for _ in 0..passes {
+            assert_eq!(bench.code(&token(app)), None, "{app}");
+        }
+        assert_eq!(bench.code(&token(app)), Some(code), "{app}");
+    }
+    bench.now += 61_000;
+    assert_eq!(bench.code(&token(APP)), None);
+    assert_eq!(bench.code(&token(OTHER_APP)), Some(QuotaExceeded));
+}
+
+#[test]
+fn the_cache_answers_for_the_signature_only() {
+    let mut bench = Bench::new(&policy(&json!({})));
+    let token = SIGNER.token(&v1_claims());
+    assert_eq!(bench.code(&token), None);
+    assert_eq!(bench.code(&token), None);
+    let tallies = bench.gateway.take_tallies();
+    assert_eq!((tallies.cache_hits, tallies.cache_misses), (1, 1));
+    // G2: same header and payload, other signature.
+    let cut = token.rfind('.').unwrap();
+    let forged = format!("{}.{}", &token[..cut], "A".repeat(342));
+    assert_eq!(bench.code(&forged), Some(TokenSignatureInvalid));
+    // Never outlives exp.
+    bench.now += 3_659_000;
+    assert_eq!(bench.code(&token), None);
+    bench.now += 1_000;
+    assert_eq!(bench.code(&token), Some(TokenExpired));
+    assert_eq!(bench.code(&token), Some(TokenExpired));
+}
+
+#[test]
+fn report_mode_denies_nothing_and_tells_everything() {
+    let mut bench = Bench::new(&policy(&json!({
+        "mode": "report", "default_app": { "limits": [{ "calls": 1, "per": "60s" }] },
+    })));
+    let token = format!("Bearer {}", SIGNER.token(&v1_claims()));
+    let told = |verdict: Verdict| match verdict {
+        Verdict::Allow(allow) => allow.would_refuse.map(|refusal| refusal.code()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(told(bench.decide(&[])), Some(TokenNotPresent));
+    assert_eq!(
+        told(bench.decide(&[("api-key", "k")])),
+        Some(AuthenticationTypeDisabled)
+    );
+    assert_eq!(told(bench.decide(&[("authorization", &token)])), None);
+    assert_eq!(
+        told(bench.decide(&[("authorization", &token)])),
+        Some(RateLimitExceeded)
+    );
+}
+
+/// R1: no mutation of a good token is accepted. The full number runs with `MUTATIONS`.
+#[test]
+fn mutated_tokens_are_refused() {
+    let mutations: u64 = std::env::var("MUTATIONS").map_or(20_000, |text| text.parse().unwrap());
+    let mut bench = Bench::new(&policy(&json!({})));
+    let token = SIGNER.token(&v1_claims()).into_bytes();
+    let mut seed = 1_u64;
+    let mut next = |bound: usize| {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(seed >> 33).unwrap() % bound
+    };
+    for round in 0..mutations {
+        let mut mutated = token.clone();
+        for _ in 0..=next(3) {
+            let at = next(mutated.len());
+            match next(4) {
+                0 => mutated[at] ^= 1 << next(8),
+                1 => drop(mutated.remove(at)),
+                2 => mutated.insert(at, u8::try_from(next(256)).unwrap()),
+                _ => {
+                    let other = next(mutated.len());
+                    mutated.swap(at, other);
+                }
+            }
+        }
+        if mutated == token {
+            continue;
+        }
+        let value = [b"Bearer ", &mutated[..]].concat();
+        let verdict = bench.decide_bytes(&[(b"authorization", &value)]);
+        // White space around a token, and a comma after it, are not part of it.
+        let text = String::from_utf8_lossy(&mutated);
+        let same = text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>();
+        if same == [String::from_utf8_lossy(&token)] {
+            continue;
+        }
+        assert!(
+            matches!(verdict, Verdict::Refuse(_)),
+            "round {round}: {text}"
+        );
+    }
+}
