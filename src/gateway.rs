@@ -404,6 +404,17 @@ impl Gateway {
         })
     }
 
+    /// Gives up the fetches that this VM has begun, because their answers will not come.
+    pub fn abandon_fetches(&mut self, store: &dyn SharedStore) {
+        for keys in self
+            .issuers
+            .iter_mut()
+            .filter_map(|state| state.keys.fetched())
+        {
+            keys.abandon(store);
+        }
+    }
+
     /// Name, number of keys and age of the set in seconds, for every issuer.
     pub fn key_gauges(&self, now: Time) -> impl Iterator<Item = (&str, usize, Option<u64>)> {
         self.policy

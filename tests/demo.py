@@ -10,7 +10,7 @@ import textwrap
 import time
 
 from e2e.harness import APP_BATCH, APP_CHAT, Answer, Gateway, PortTaken, StandIns
-from e2e.harness.gateway import CHAT_PATH
+from e2e.harness.gateway import CHAT_BODY, CHAT_PATH
 from e2e.harness.identities import OTHER_TENANT
 from e2e.harness.processes import ROOT, exit_on_signals
 from e2e.harness.stand_ins import FIXED_PORTS
@@ -52,8 +52,11 @@ class Story:
         shown = [f"{name}: {value}" for name, value in headers or []]
         if token:
             shown.append(f"authorization: Bearer ${token[0]}")
+        if path == CHAT_PATH:
+            shown.append("content-type: application/json")
         options = "".join(f" \\\n       -H '{line}'".replace("'", '"' if "$" in line else "'") for line in shown)
-        print(f"    $ curl '{self.gateway.url}{path}'{options}")
+        body = ' -d "$CHAT"' if path == CHAT_PATH else ""
+        print(f"    $ curl '{self.gateway.url}{path}'{body}{options}")
         secret = token[1] if token else None
         if path == CHAT_PATH:
             answer = self.gateway.chat(secret, headers or [])
@@ -217,6 +220,7 @@ def main() -> int:
     exit_on_signals()
     directory = ROOT / "target" / "demo"
     print("Envoy with Tollgate, and stand-ins for Entra ID and Azure OpenAI, all on this machine.")
+    print(f"CHAT='{CHAT_BODY.decode()}'")
     try:
         with StandIns(directory / "stand-ins", FIXED_PORTS) as stand_ins:
             stand_ins.entra.behave("all", "status", status=503)

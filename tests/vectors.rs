@@ -3,6 +3,7 @@
 //! They are not part of the repository. `VECTORS` names their folder (default:
 //! `../shared/vectors`); without it these tests say so and check nothing.
 #![allow(
+    clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,

@@ -394,6 +394,13 @@ impl FetchedKeys {
         Progress::Done(outcome)
     }
 
+    /// Gives up a fetch whose answer will not come, so that another VM may begin one.
+    pub fn abandon(&mut self, store: &dyn SharedStore) {
+        if let Some(running) = self.running.take() {
+            self.end(running.attempt, store, |schedule| schedule.lease_until = 0);
+        }
+    }
+
     /// The gateway could not make the callout.
     pub fn not_sent(&mut self, store: &dyn SharedStore) -> FetchOutcome {
         if let Some(running) = self.running.take() {
@@ -441,12 +448,17 @@ impl FetchedKeys {
     }
 
     fn fail(&mut self, attempt: u64, store: &dyn SharedStore) {
+        self.end(attempt, store, Schedule::fail);
+    }
+
+    /// Ends an attempt, if it still holds the lease. When the host fails, the lease ends by itself.
+    fn end(&self, attempt: u64, store: &dyn SharedStore, end: impl Fn(&mut Schedule)) {
         let _ = store::update(store, &self.schedule_key, |value| {
             let mut schedule = value.map(Schedule::decode).unwrap_or_default();
             if schedule.attempt != attempt {
                 return ((), None);
             }
-            schedule.fail();
+            end(&mut schedule);
             ((), Some(schedule.encode()))
         });
     }

@@ -169,7 +169,9 @@ pub fn admit(
                 record.drop_finished(limits, now);
                 (Ok(places), Some(record.encode()))
             }
-            Err(reached) => (Err(reached), None),
+            // A clock that was set back must be written down, or the counts would stay in its
+            // future.
+            Err((reached, set_back)) => (Err(reached), set_back.then(|| record.encode())),
         }
     })?;
     *retries = retries.saturating_add(updated.retries);
@@ -181,11 +183,17 @@ pub fn admit(
 
 type Places = Vec<(LimitId, Place, Count, Window)>;
 
-fn take_all(record: &mut Record, limits: &[NamedLimit], now: Time) -> Result<Places, Reached> {
+/// Takes a place in every limit, or says which is reached and whether the clock was set back.
+fn take_all(
+    record: &mut Record,
+    limits: &[NamedLimit],
+    now: Time,
+) -> Result<Places, (Reached, bool)> {
     let mut worst: Option<Reached> = None;
+    let mut set_back = false;
     for NamedLimit { id, limit } in limits {
         let state = record.state(*id, limit.window);
-        state.advance(limit.window, now);
+        set_back |= state.advance(limit.window, now);
         let standing = state.standing(limit.window, limit.calls, now);
         if standing.used >= limit.calls
             && worst.is_none_or(|worst| standing.room_in > worst.room_in)
@@ -199,7 +207,7 @@ fn take_all(record: &mut Record, limits: &[NamedLimit], now: Time) -> Result<Pla
         }
     }
     if let Some(reached) = worst {
-        return Err(reached);
+        return Err((reached, set_back));
     }
     let take = |NamedLimit { id, limit }: &NamedLimit| {
         let place = record.state(*id, limit.window).take();

@@ -82,14 +82,15 @@ impl State {
         }
     }
 
-    /// Lets time pass. A state of the other kind is begun anew.
-    pub(super) fn advance(&mut self, window: Window, now: Time) {
+    /// Lets time pass. A state of the other kind is begun anew. Answers whether the clock was
+    /// set back, so that what was counted moved along.
+    pub(super) fn advance(&mut self, window: Window, now: Time) -> bool {
         match (&mut *self, window) {
             (Self::Sliding(state), Window::Sliding { millis }) => state.advance(millis, now),
             (Self::Calendar(state), Window::Calendar(period)) => state.advance(period, now),
             (Self::Sliding(_) | Self::Calendar(_), _) => {
                 *self = Self::new(window);
-                self.advance(window, now);
+                self.advance(window, now)
             }
         }
     }
@@ -212,7 +213,7 @@ fn millis_up(nanos: u64) -> u64 {
 }
 
 impl Sliding {
-    fn advance(&mut self, window_millis: u64, now: Time) {
+    fn advance(&mut self, window_millis: u64, now: Time) -> bool {
         let slot_nanos = slot_nanos(window_millis);
         let slot = now.nanos().checked_div(slot_nanos).unwrap_or(0);
         if slot >= self.newest {
@@ -227,15 +228,17 @@ impl Sliding {
                     .for_each(|count| *count = 0);
             }
             self.newest = slot;
-            return;
+            return false;
         }
         let ahead = self.newest.saturating_sub(slot);
         let tolerance = TOLERANCE_MILLIS
             .min(window_millis / 2)
             .saturating_mul(1_000_000);
-        if ahead > 1 && ahead.saturating_mul(slot_nanos) > tolerance {
+        let set_back = ahead > 1 && ahead.saturating_mul(slot_nanos) > tolerance;
+        if set_back {
             self.newest = slot;
         }
+        set_back
     }
 
     fn used(&self) -> u64 {
@@ -288,17 +291,21 @@ impl Sliding {
 }
 
 impl Calendar {
-    fn advance(&mut self, period: Period, now: Time) {
+    fn advance(&mut self, period: Period, now: Time) -> bool {
         let current = period_start(period, now.millis());
         if current > self.start {
             *self = Self {
                 start: current,
                 count: 0,
             };
-        } else if self.start.saturating_sub(now.millis()) > TOLERANCE_MILLIS {
-            // Set back into an earlier period: the count moves along.
+            return false;
+        }
+        let set_back = self.start.saturating_sub(now.millis()) > TOLERANCE_MILLIS;
+        if set_back {
+            // Into an earlier period: the count moves along.
             self.start = current;
         }
+        set_back
     }
 
     fn standing(&self, period: Period, limit: u64, now: Time) -> Standing {

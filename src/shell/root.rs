@@ -141,6 +141,7 @@ impl Context for Root {
 
     fn on_done(&mut self) -> bool {
         if let Some(plugin) = &self.plugin {
+            plugin.abandon_fetches();
             plugin.give_up_waiting();
         }
         true
@@ -166,6 +167,7 @@ impl RootContext for Root {
         };
         let plugin = Rc::new(Plugin::new(policy, self.id));
         if let Some(earlier) = self.plugin.replace(Rc::clone(&plugin)) {
+            earlier.abandon_fetches();
             plugin.inherit(&earlier);
             self.calls.clear();
         }

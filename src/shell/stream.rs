@@ -129,11 +129,11 @@ impl Stream {
         if let Ok(mut admission) = self.admission.try_borrow_mut() {
             *admission = allow.admission;
         }
-        self.tell(plugin, told);
         if apply(&allow.changes).is_err() {
             self.answer_broken();
             return false;
         }
+        self.tell(plugin, told);
         self.phase.set(Phase::Passed);
         true
     }

@@ -17,7 +17,8 @@ class PortTaken(Exception):
 
 def start(arguments: list, log: Path, **options) -> subprocess.Popen:
     """Starts a child in a session of its own, so that Ctrl-C reaches only us."""
-    with log.open("wb") as errors:
+    log.unlink(missing_ok=True)
+    with log.open("ab") as errors:
         return subprocess.Popen(
             [str(argument) for argument in arguments],
             cwd=ROOT,
