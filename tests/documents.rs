@@ -1,0 +1,139 @@
+//! What the documents say is so: samples are good policies, codes and metrics are the module's.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "tests on the repository's own files"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tollgate::policy::Policy;
+use tollgate::refusal::Code;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn documents() -> Vec<PathBuf> {
+    let mut found = vec![root().join("README.md")];
+    let docs = fs::read_dir(root().join("docs")).unwrap();
+    found.extend(docs.map(|entry| entry.unwrap().path()));
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    found
+}
+
+/// Fenced blocks of a language.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    text.split(&fence)
+        .skip(1)
+        .map(|rest| rest.split("\n```").next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn sample_policies_are_good() {
+    let mut samples = 0;
+    for path in documents() {
+        for block in blocks(&fs::read_to_string(&path).unwrap(), "json") {
+            samples += 1;
+            if let Err(errors) = Policy::parse(block.as_bytes()) {
+                panic!("{}: {errors}\n{block}", path.display());
+            }
+        }
+    }
+    assert!(samples >= 2, "{samples} samples");
+}
+
+#[test]
+fn the_shipped_policy_is_good() {
+    let envoy = read("envoy/envoy.yaml");
+    let start = envoy.find("value: |\n").unwrap();
+    let lines = envoy[start..].lines().skip(1);
+    let policy: String = lines
+        .take_while(|line| line.starts_with("                            "))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    Policy::parse(policy.as_bytes()).unwrap_or_else(|errors| panic!("{errors}\n{policy}"));
+}
+
+#[test]
+fn sample_errors_are_what_the_parser_says() {
+    let policy = r#"{
+        "issuers": [{ "tenant_id": "11111111-2222-3333-4444-555555555555", "cluster": "entra",
+            "audience": ["x"] }],
+        "apps": [{ "app_id": "aaaaaaaa-0000-0000-0000-000000000001",
+            "limits": [{ "calls": 1, "per": 60 }] }]
+    }"#;
+    let errors = Policy::parse(policy.as_bytes()).unwrap_err().to_string();
+    let readme = read("README.md");
+    for start in ["apps[0].limits[0].per:", "issuers[0].audience:"] {
+        let line = readme.lines().find(|line| line.starts_with(start)).unwrap();
+        assert!(
+            errors.lines().any(|said| said == line),
+            "{line}\nis not in\n{errors}"
+        );
+    }
+}
+
+#[test]
+fn every_code_is_in_the_readme_with_its_message() {
+    use Code::{
+        AppNotAllowed, AuthenticationTypeDisabled, JwtInvalid, KeysUnavailable, QuotaExceeded,
+        RateLimitExceeded, TokenAudienceNotAllowed, TokenClaimNotFound, TokenClaimValueNotAllowed,
+        TokenExpired, TokenIssuerNotAllowed, TokenNotPresent, TokenNotYetValid,
+        TokenSignatureInvalid, TokenSignatureKeyNotFound,
+    };
+    let readme = read("README.md");
+    for (status, code) in [
+        (401, TokenNotPresent),
+        (401, JwtInvalid),
+        (401, TokenSignatureKeyNotFound),
+        (401, TokenSignatureInvalid),
+        (401, TokenIssuerNotAllowed),
+        (401, TokenAudienceNotAllowed),
+        (401, TokenExpired),
+        (401, TokenNotYetValid),
+        (401, TokenClaimNotFound),
+        (401, TokenClaimValueNotAllowed),
+        (403, AuthenticationTypeDisabled),
+        (403, AppNotAllowed),
+        (429, RateLimitExceeded),
+        (429, QuotaExceeded),
+        (503, KeysUnavailable),
+    ] {
+        let row = format!("| {status} |");
+        let name = format!("`{}`", code.name());
+        let found = readme
+            .lines()
+            .any(|line| line.starts_with(&row) && line.contains(&name));
+        assert!(found, "{status} {name}");
+    }
+    assert!(readme.contains(TokenExpired.message()));
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for path in documents() {
+        let text = fs::read_to_string(&path).unwrap();
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            if link.starts_with("http") || link.starts_with('#') {
+                continue;
+            }
+            let target = path.parent().unwrap().join(link);
+            assert!(target.exists(), "{}: {link}", path.display());
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! Keys over time, on the core: fetches, workers that share them, requests that wait.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests compute on their own constants"
+)]
+
+mod common;
+
+use std::rc::Rc;
+
+use common::{AUDIENCE, Bench, NOON, OTHER, SIGNER, TENANT, code, v1_claims};
+use serde_json::{Value, json};
+use tollgate::gateway::{FetchReport, Patience, Verdict};
+use tollgate::keys::{Answer, FetchOutcome, NextCall};
+use tollgate::refusal::Code::{KeysUnavailable, TokenSignatureKeyNotFound};
+use tollgate::request::HeaderMap;
+use tollgate::store::MemoryStore;
+use tollgate::time::Time;
+
+fn policy() -> Value {
+    json!({ "issuers": [{ "tenant_id": TENANT, "audiences": [AUDIENCE], "cluster": "entra" }] })
+}
+
+fn metadata() -> Answer {
+    let document = json!({
+        "issuer": format!("https://login.microsoftonline.com/{TENANT}/v2.0"),
+        "jwks_uri": format!("https://login.microsoftonline.com/{TENANT}/discovery/v2.0/keys"),
+    });
+    good(&document)
+}
+
+fn good(document: &Value) -> Answer {
+    Answer {
+        status: Some(200),
+        body: Some(document.to_string().into_bytes()),
+    }
+}
+
+fn nothing() -> Answer {
+    Answer {
+        status: None,
+        body: None,
+    }
+}
+
+/// One worker's view.
+trait Worker {
+    fn time(&self) -> Time;
+    fn begin(&mut self) -> Option<NextCall>;
+    fn reply(&mut self, call: &NextCall, answer: &Answer) -> Result<NextCall, Option<FetchReport>>;
+    fn ask(&mut self, token: &str) -> Verdict;
+    fn fetch(&mut self, keys: &Value) -> FetchOutcome;
+}
+
+impl Worker for Bench {
+    fn time(&self) -> Time {
+        Time::from_millis(self.now)
+    }
+
+    /// What a tick does.
+    fn begin(&mut self) -> Option<NextCall> {
+        let now = self.time();
+        self.gateway.sync(&*self.store, now);
+        self.gateway
+            .begin_fetches(&*self.store, now)
+            .pop()
+            .map(|(_, call)| call)
+    }
+
+    fn reply(&mut self, call: &NextCall, answer: &Answer) -> Result<NextCall, Option<FetchReport>> {
+        let now = self.time();
+        let next = self
+            .gateway
+            .answer(0, call.attempt, answer, &*self.store, now);
+        self.gateway.sync(&*self.store, now);
+        next
+    }
+
+    fn ask(&mut self, token: &str) -> Verdict {
+        self.decide(&[("authorization", &format!("Bearer {token}"))])
+    }
+
+    fn fetch(&mut self, keys: &Value) -> FetchOutcome {
+        let call = self.begin().expect("a fetch is due");
+        let call = self
+            .reply(&call, &metadata())
+            .expect("metadata leads to the keys");
+        self.reply(&call, &good(keys))
+            .unwrap_err()
+            .expect("the fetch ends")
+            .outcome
+    }
+}
+
+fn set(signers: &[&common::Signer]) -> Value {
+    json!({ "keys": signers.iter().map(|signer| signer.jwk()).collect::<Vec<_>>() })
+}
+
+fn waits(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Wait { .. })
+}
+
+#[test]
+fn the_first_request_waits_for_the_first_fetch() {
+    let mut worker = Bench::new(&policy());
+    let token = SIGNER.token(&v1_claims());
+    assert!(waits(&worker.ask(&token)));
+    let call = worker.begin().unwrap();
+    assert_eq!(call.cluster, "entra");
+    assert_eq!(
+        call.url.to_string(),
+        format!("https://login.microsoftonline.com/{TENANT}/v2.0/.well-known/openid-configuration")
+    );
+    assert_eq!(call.timeout, 5_000);
+    assert!(worker.begin().is_none(), "one fetch at a time");
+    let call = worker.reply(&call, &metadata()).unwrap();
+    assert!(call.url.path.ends_with("/discovery/v2.0/keys"));
+    assert!(waits(&worker.ask(&token)));
+    let report = worker
+        .reply(&call, &good(&set(&[&SIGNER])))
+        .unwrap_err()
+        .unwrap();
+    assert_eq!(
+        report.outcome,
+        FetchOutcome::Good {
+            keys: 1,
+            skipped: 0
+        }
+    );
+    assert_eq!(code(&worker.ask(&token)), None);
+}
+
+#[test]
+fn one_fetch_serves_all_workers() {
+    let store = Rc::new(MemoryStore::default());
+    let mut workers: Vec<_> = (0..4)
+        .map(|_| Bench::sharing(&policy(), Rc::clone(&store)))
+        .collect();
+    let token = SIGNER.token(&v1_claims());
+    let begun: Vec<_> = workers.iter_mut().filter_map(Worker::begin).collect();
+    assert_eq!(begun.len(), 1);
+    let call = workers[0].reply(&begun[0], &metadata()).unwrap();
+    workers[0]
+        .reply(&call, &good(&set(&[&SIGNER])))
+        .unwrap_err();
+    for worker in &mut workers {
+        assert_eq!(code(&worker.ask(&token)), None);
+        assert!(worker.begin().is_none());
+    }
+}
+
+#[test]
+fn without_a_provider_requests_wait_and_then_are_unavailable() {
+    let mut worker = Bench::new(&policy());
+    let token = SIGNER.token(&v1_claims());
+    let mut attempts = 0;
+    for _ in 0..10_000 {
+        if let Some(call) = worker.begin() {
+            attempts += 1;
+            worker.reply(&call, &nothing()).unwrap_err();
+        }
+        worker.now += 10;
+    }
+    // 100 s: 250, 500, 1000 ms, then every 2 s.
+    assert!((45..60).contains(&attempts), "{attempts}");
+    assert!(waits(&worker.ask(&token)));
+    let headers = HeaderMap::from_pairs([
+        (&b":path"[..], &b"/"[..]),
+        (b"authorization", format!("Bearer {token}").as_bytes()),
+    ]);
+    let verdict = worker
+        .gateway
+        .decide(&headers, worker.time(), &*worker.store, Patience::Over);
+    assert_eq!(code(&verdict), Some(KeysUnavailable));
+    worker.now += 2_000;
+    worker.fetch(&set(&[&SIGNER]));
+    assert_eq!(code(&worker.ask(&token)), None);
+}
+
+#[test]
+fn an_unknown_kid_asks_once_within_the_floor() {
+    let mut worker = Bench::new(&policy());
+    worker.fetch(&set(&[&SIGNER]));
+    let (old, new) = (SIGNER.token(&v1_claims()), OTHER.token(&v1_claims()));
+    assert_eq!(code(&worker.ask(&new)), Some(TokenSignatureKeyNotFound));
+    assert!(worker.begin().is_none(), "the floor holds");
+    worker.now += 300_000;
+    assert!(waits(&worker.ask(&new)));
+    worker.fetch(&set(&[&SIGNER, &OTHER]));
+    assert_eq!(code(&worker.ask(&new)), None);
+    assert_eq!(code(&worker.ask(&old)), None);
+    // F8: whatever kids come, no more fetches than the floor allows.
+    let mut fetches = 0;
+    for round in 0..6_000 {
+        let unknown = common::Signer::load("foreign.pem", &format!("kid-{round}"));
+        if round % 100 == 0 {
+            worker.ask(&unknown.token(&v1_claims()));
+        }
+        if let Some(call) = worker.begin() {
+            fetches += 1;
+            let call = worker.reply(&call, &metadata()).unwrap();
+            worker
+                .reply(&call, &good(&set(&[&SIGNER, &OTHER])))
+                .unwrap_err();
+        }
+        worker.now += 100;
+    }
+    assert!(fetches <= 2, "{fetches} fetches in ten minutes");
+}
+
+#[test]
+fn a_key_that_is_taken_out_is_refused_even_from_the_cache() {
+    let store = Rc::new(MemoryStore::default());
+    let mut one = Bench::sharing(&policy(), Rc::clone(&store));
+    let mut two = Bench::sharing(&policy(), store);
+    one.fetch(&set(&[&SIGNER, &OTHER]));
+    let mut claims = v1_claims();
+    claims["exp"] = json!(NOON / 1000 + 86_400);
+    let token = OTHER.token(&claims);
+    assert_eq!(code(&one.ask(&token)), None);
+    assert_eq!(code(&two.ask(&token)), None);
+    one.now += 3_600_000;
+    two.now = one.now;
+    one.fetch(&set(&[&SIGNER]));
+    assert_eq!(code(&one.ask(&token)), Some(TokenSignatureKeyNotFound));
+    assert!(two.begin().is_none(), "the tick of another worker");
+    assert_eq!(code(&two.ask(&token)), Some(TokenSignatureKeyNotFound));
+}
+
+#[test]
+fn the_last_good_set_serves_while_it_may() {
+    let mut worker = Bench::new(&policy());
+    worker.fetch(&set(&[&SIGNER]));
+    let started = worker.now;
+    let until = started + 25 * 3_600_000;
+    let mut attempts = 0;
+    while worker.now < until {
+        if let Some(call) = worker.begin() {
+            attempts += 1;
+            worker.reply(&call, &nothing()).unwrap_err();
+        }
+        let mut claims = v1_claims();
+        claims["exp"] = json!(worker.now / 1000 + 60);
+        assert_eq!(
+            code(&worker.ask(&SIGNER.token(&claims))),
+            None,
+            "{}",
+            worker.now - started
+        );
+        worker.now += 60_000;
+    }
+    assert!(attempts <= 290, "{attempts}: no more often than the floor");
+    // A new kid meanwhile is unavailable, not unknown.
+    if let Some(call) = worker.begin() {
+        worker.reply(&call, &nothing()).unwrap_err();
+    }
+    worker.now = until - 1;
+    assert_eq!(
+        code(&worker.ask(&OTHER.token(&v1_claims()))),
+        Some(KeysUnavailable)
+    );
+    worker.now = until + 1;
+    worker.begin();
+    let verdict = worker.ask(&SIGNER.token(&v1_claims()));
+    assert!(waits(&verdict), "{verdict:?}");
+}
+
+/// F3 to F7: answers that are none keep the last good set and are told by their kind.
+#[test]
+fn bad_answers_change_nothing() {
+    let html = Answer {
+        status: Some(200),
+        body: Some(b"<html>".to_vec()),
+    };
+    let brackets = Answer {
+        status: Some(200),
+        body: Some(vec![b'['; 100_000]),
+    };
+    let large = Answer {
+        status: Some(200),
+        body: None,
+    };
+    let status = |status| Answer {
+        status: Some(status),
+        body: Some(Vec::new()),
+    };
+    let many = json!({ "keys": vec![SIGNER.jwk(); 1_001] });
+    let mut enc = SIGNER.jwk();
+    enc["use"] = json!("enc");
+    for (answer, label) in [
+        (nothing(), "failed"),
+        (status(500), "failed"),
+        (status(404), "failed"),
+        (status(204), "failed"),
+        (status(302), "failed"),
+        (large, "failed"),
+        (html, "refused"),
+        (brackets, "refused"),
+        (status(200), "refused"),
+        (good(&json!({})), "refused"),
+        (good(&json!({ "keys": [] })), "refused"),
+        (good(&json!({ "keys": 123 })), "refused"),
+        (
+            good(&json!({ "keys": [{ "kty": "oct", "kid": "k", "k": "AA" }] })),
+            "refused",
+        ),
+        (good(&json!({ "keys": [enc] })), "refused"),
+        (good(&many), "refused"),
+    ] {
+        let mut worker = Bench::new(&policy());
+        worker.fetch(&set(&[&SIGNER]));
+        worker.now += 3_600_000;
+        for stage in 0..2 {
+            let mut call = worker.begin().unwrap();
+            if stage == 1 {
+                call = worker.reply(&call, &metadata()).unwrap();
+            }
+            let report = worker.reply(&call, &answer).unwrap_err().unwrap();
+            assert_eq!(
+                report.outcome.label(),
+                label,
+                "stage {stage}: {}",
+                report.outcome
+            );
+            worker.now += 300_000;
+        }
+        let mut claims = v1_claims();
+        claims["exp"] = json!(worker.now / 1000 + 60);
+        assert_eq!(code(&worker.ask(&SIGNER.token(&claims))), None);
+    }
+    // One bad key spoils nothing.
+    let mut worker = Bench::new(&policy());
+    let mut keys = set(&[&SIGNER]);
+    keys["keys"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({ "kty": "RSA", "kid": "bad", "n": "AQ", "e": 7 }));
+    assert_eq!(
+        worker.fetch(&keys),
+        FetchOutcome::Good {
+            keys: 1,
+            skipped: 1
+        }
+    );
+}
+
+#[test]
+fn a_late_answer_belongs_to_nobody() {
+    let mut worker = Bench::new(&policy());
+    let first = worker.begin().unwrap();
+    worker.now += 11_000;
+    let second = worker.begin().unwrap();
+    assert_ne!(first.attempt, second.attempt);
+    assert!(worker.reply(&first, &metadata()).unwrap_err().is_none());
+    worker.reply(&second, &metadata()).unwrap();
+}
+
+#[test]
+fn a_worker_that_goes_gives_up_its_lease() {
+    let store = Rc::new(MemoryStore::default());
+    let mut one = Bench::sharing(&policy(), Rc::clone(&store));
+    let mut two = Bench::sharing(&policy(), store);
+    one.begin().unwrap();
+    assert!(two.begin().is_none());
+    one.gateway.abandon_fetches(&*one.store);
+    two.now += 250;
+    assert!(two.begin().is_some());
+}
