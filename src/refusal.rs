@@ -105,10 +105,7 @@ impl Refusal {
     pub fn code(&self) -> Code {
         match self {
             Self::NoToken => Code::TokenNotPresent,
-            Self::AmbiguousCredential
-            | Self::Token(_)
-            | Self::Algorithm
-            | Self::Verify(VerifyError::Malformed) => Code::JwtInvalid,
+            Self::AmbiguousCredential | Self::Token(_) | Self::Algorithm => Code::JwtInvalid,
             Self::Issuer | Self::KeyOfAnother | Self::Claims(ClaimRefusal::Tenant) => {
                 Code::TokenIssuerNotAllowed
             }
@@ -147,7 +144,6 @@ impl fmt::Display for Refusal {
             Self::KeyNotFound => formatter.write_str("kid is none of the issuer's keys"),
             Self::KeyOfAnother => formatter.write_str("the key belongs to another issuer"),
             Self::Verify(VerifyError::Signature) => formatter.write_str("the signature is wrong"),
-            Self::Verify(VerifyError::Malformed) => formatter.write_str("malformed claims"),
             Self::Verify(VerifyError::Claim(error)) => error.fmt(formatter),
             Self::Claims(refusal) => write!(formatter, "{refusal:?}"),
             Self::ApiKey => formatter.write_str("the request carries an API key"),

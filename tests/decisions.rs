@@ -60,7 +60,7 @@ fn claims_are_checked() {
         (json!({ "nbf": now + 60 }), None),
         (json!({ "nbf": now + 61 }), Some(TokenNotYetValid)),
         // B3
-        (json!({ "nbf": i64::MAX }), Some(JwtInvalid)),
+        (json!({ "nbf": i64::MAX }), Some(TokenNotYetValid)),
         (
             json!({ "nbf": 253_402_300_799_u64 }),
             Some(TokenNotYetValid),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 
-use jwt_compact::{AlgorithmExt as _, AlgorithmSignature, Empty};
+use jwt_compact::{Algorithm as _, AlgorithmSignature};
 
 use super::{Algorithm, ClaimError, Claims, UntrustedToken};
 use crate::crypto::{Crypto, PublicKey};
@@ -14,8 +14,6 @@ use crate::policy::Issuer;
 pub enum VerifyError {
     /// The signature is not the key's over this token.
     Signature,
-    /// The token's registered claims are malformed.
-    Malformed,
     /// A claim is missing or of the wrong type.
     Claim(ClaimError),
 }
@@ -33,28 +31,30 @@ pub fn verify(
     issuer: &Issuer,
     wanted: &[String],
 ) -> Result<Claims, VerifyError> {
-    let jws = Jws { algorithm, crypto };
-    jws.validator::<Empty>(key)
-        .validate(&token.jwt)
-        .map_err(|error| match error {
-            jwt_compact::ValidationError::MalformedClaims(_) => VerifyError::Malformed,
-            _ => VerifyError::Signature,
-        })?;
+    let verifier = JwsAlgorithm { algorithm, crypto };
+    let signature = JwsSignature(Cow::Borrowed(&token.jws.signature));
+    if token.algorithm() != algorithm.name()
+        || !verifier.verify_signature(&signature, key, token.jws.signed)
+    {
+        return Err(VerifyError::Signature);
+    }
     Claims::read(&token.payload, issuer, wanted).map_err(VerifyError::Claim)
 }
 
-/// One algorithm, verified by whatever [`Crypto`] chose.
-struct Jws<'a> {
-    algorithm: Algorithm,
-    crypto: &'a Crypto,
+/// One algorithm of RFC 7518, verified by whatever [`Crypto`] chose. It cannot sign.
+pub struct JwsAlgorithm<'a> {
+    /// Which algorithm.
+    pub algorithm: Algorithm,
+    /// Who verifies.
+    pub crypto: &'a Crypto,
 }
 
 /// A signature as it stands in the token.
-struct Signature(Vec<u8>);
+pub struct JwsSignature<'a>(Cow<'a, [u8]>);
 
-impl AlgorithmSignature for Signature {
+impl AlgorithmSignature for JwsSignature<'_> {
     fn try_from_slice(slice: &[u8]) -> anyhow::Result<Self> {
-        Ok(Self(slice.to_vec()))
+        Ok(Self(Cow::Owned(slice.to_vec())))
     }
 
     fn as_bytes(&self) -> Cow<'_, [u8]> {
@@ -62,21 +62,26 @@ impl AlgorithmSignature for Signature {
     }
 }
 
-impl jwt_compact::Algorithm for Jws<'_> {
-    // There is no value of this type: nothing here can sign.
+impl<'a> jwt_compact::Algorithm for JwsAlgorithm<'a> {
+    // There is no value of this type.
     type SigningKey = Infallible;
     type VerifyingKey = PublicKey;
-    type Signature = Signature;
+    type Signature = JwsSignature<'a>;
 
     fn name(&self) -> Cow<'static, str> {
         Cow::Borrowed(self.algorithm.name())
     }
 
-    fn sign(&self, signing_key: &Infallible, _: &[u8]) -> Signature {
+    fn sign(&self, signing_key: &Infallible, _: &[u8]) -> JwsSignature<'a> {
         match *signing_key {}
     }
 
-    fn verify_signature(&self, signature: &Signature, key: &PublicKey, message: &[u8]) -> bool {
+    fn verify_signature(
+        &self,
+        signature: &JwsSignature<'a>,
+        key: &PublicKey,
+        message: &[u8],
+    ) -> bool {
         self.crypto
             .verify(self.algorithm, key, message, &signature.0)
     }

@@ -15,5 +15,5 @@ pub use algorithm::Algorithm;
 pub use cache::TokenCache;
 pub use caller::{Caller, ClaimRefusal};
 pub use claims::{ClaimError, Claims, Version};
-pub use jws::{VerifyError, verify};
+pub use jws::{JwsAlgorithm, JwsSignature, VerifyError, verify};
 pub use token::{Jws, MAX_TOKEN, TokenError, UntrustedToken};

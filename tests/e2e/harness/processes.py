@@ -42,13 +42,15 @@ def stop(child: subprocess.Popen, grace: float = 10) -> None:
 
 
 def exit_on_signals() -> None:
-    """Lets SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that children are stopped."""
+    """Lets signals unwind the stack, so that children are stopped. Ctrl-C too where the shell told
+    us to ignore it, as it tells background jobs."""
 
     def leave(number, _frame):
         sys.exit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_until(condition, timeout: float, what: str, every: float = 0.02):
