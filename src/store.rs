@@ -69,7 +69,7 @@ pub struct Updated<T> {
 /// it is; it may run several times and must not act by itself.
 ///
 /// # Errors
-/// The host failed, or [`MAX_TRIES`] tries were all lost. The store may then hold either value.
+/// The host failed, or every one of `MAX_TRIES` tries was lost. The store may then hold either value.
 pub fn update<T>(
     store: &dyn SharedStore,
     key: &str,

@@ -1,7 +1,7 @@
 //! Issuers' keys: sets, where they come from, and when they are fetched.
 //!
 //! One fetch per process serves all workers: the schedule and the set stand in shared data,
-//! and whoever finds a fetch due takes a lease on it. See [`schedule`] for the rules of time.
+//! and whoever finds a fetch due takes a lease on it. See [`Schedule`] for the rules of time.
 
 mod issuer;
 mod metadata;
