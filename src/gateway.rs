@@ -8,7 +8,7 @@ use std::rc::Rc;
 use crate::credential::Credential;
 use crate::crypto::Crypto;
 use crate::forward::HeaderChanges;
-use crate::jwt::{self, Algorithm, Caller, TokenCache, UntrustedToken};
+use crate::jwt::{self, Algorithm, Caller, TokenCache, UntrustedToken, VerifyError};
 use crate::keys::{Answer, FetchOutcome, IssuerKeys, Lookup, NextCall, Progress};
 use crate::limits::{self, Admission, Admitted, CounterKeys, NamedLimit};
 use crate::policy::{Access, ApiKeyAction, App, CorsPreflight, HeaderSource, Issuer, Mode, Policy};
@@ -272,11 +272,11 @@ impl Gateway {
             Lookup::Wait => return Err(Stop::Wait { issuer: index }),
             Lookup::Unavailable(retry_in) => return Err(Refusal::Keys { retry_in }.into()),
         };
-        let belongs = key.algorithm.is_none_or(|only| only == algorithm)
-            && key.public.fits(algorithm)
-            && key_belongs(key.issuer.as_deref(), token, issuer);
-        if !belongs {
+        if !key_belongs(key.issuer.as_deref(), token, issuer) {
             return Err(Refusal::KeyOfAnother.into());
+        }
+        if key.algorithm.is_some_and(|only| only != algorithm) {
+            return Err(Refusal::Verify(VerifyError::Signature).into());
         }
         jwt::verify(
             token,

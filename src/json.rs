@@ -117,6 +117,17 @@ impl Value {
 }
 
 impl Object {
+    /// An object of these members; `None` when a name is repeated.
+    #[must_use]
+    pub fn from_members(members: Vec<(String, Value)>) -> Option<Self> {
+        let mut names: Vec<_> = members.iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        let repeated = names
+            .windows(2)
+            .any(|pair| matches!(pair, [a, b] if a == b));
+        (!repeated).then_some(Self(members))
+    }
+
     /// The value under a name. Names are compared exactly.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {

@@ -20,7 +20,7 @@
 //! | [`answer`] | codes as HTTP |
 //! | [`telling`] | request log, filter state, metric names |
 //! | [`store`] | shared data |
-//! | [`json`], [`guid`], [`url`], [`time`] | small types that all of them use |
+//! | [`json`], [`protobuf`], [`guid`], [`url`], [`time`] | small types that all of them use |
 #![cfg_attr(
     test,
     allow(
@@ -42,6 +42,7 @@ pub mod jwt;
 pub mod keys;
 pub mod limits;
 pub mod policy;
+pub mod protobuf;
 pub mod refusal;
 pub mod request;
 pub mod store;

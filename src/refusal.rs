@@ -24,7 +24,7 @@ pub enum Refusal {
     Issuer,
     /// `kid` is none of the issuer's keys.
     KeyNotFound,
-    /// The key belongs to another issuer or algorithm.
+    /// The key belongs to another issuer.
     KeyOfAnother,
     /// The signature or the form of the claims is wrong.
     Verify(VerifyError),

@@ -141,7 +141,7 @@ impl RequestLine<'_> {
         let mut line = Vec::with_capacity(768);
         // Writing strings and numbers to memory cannot fail.
         let _ = self.write(&mut line);
-        String::from_utf8(line).unwrap_or_default()
+        ascii(String::from_utf8(line).unwrap_or_default())
     }
 
     fn write(&self, line: &mut Vec<u8>) -> Result<(), serde_json::Error> {
@@ -200,6 +200,27 @@ impl RequestLine<'_> {
     }
 }
 
+/// JSON in ASCII: what is not stands as an escape, so that no terminal takes it for a command
+/// (bidirectional overrides, for example). Outside of strings JSON is ASCII anyway.
+fn ascii(json: String) -> String {
+    use std::fmt::Write as _;
+    if json.is_ascii() {
+        return json;
+    }
+    json.chars()
+        .fold(String::with_capacity(json.len()), |mut ascii, character| {
+            if character.is_ascii() {
+                ascii.push(character);
+            } else {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    // Writing to a string cannot fail.
+                    let _ = write!(ascii, "\\u{unit:04x}");
+                }
+            }
+            ascii
+        })
+}
+
 /// Text from outside: cut, and what is not UTF-8 replaced. JSON escapes the rest.
 fn text(bytes: &[u8]) -> String {
     let cut = bytes.get(..MAX_TEXT).unwrap_or(bytes);
@@ -233,6 +254,12 @@ mod tests {
         ] {
             assert_eq!(without_port(address.as_bytes()), expected.as_bytes());
         }
+    }
+
+    #[test]
+    fn lines_are_ascii() {
+        let json = "{\"a\":\"\u{202e}x\u{1f600}\\n\"}".to_owned();
+        assert_eq!(ascii(json), r#"{"a":"\u202ex\ud83d\ude00\n"}"#);
     }
 
     #[test]

@@ -1,60 +1,36 @@
 //! The messages of Envoy's `verify_signature` foreign function (Envoy,
-//! `source/extensions/common/wasm/ext/verify_signature.proto`): four fields asked, two answered.
+//! `source/extensions/common/wasm/ext/verify_signature.proto`).
+
+use crate::protobuf::{self, Field};
 
 /// `VerifySignatureArguments`: 1 `hash_function`, 2 `public_key`, 3 `signature`, 4 `text`.
 #[must_use]
 pub fn encode_arguments(hash: &str, spki: &[u8], signature: &[u8], message: &[u8]) -> Vec<u8> {
-    let fields = [hash.as_bytes(), spki, signature, message];
-    let size = fields
+    let values = [hash.as_bytes(), spki, signature, message];
+    let size = values
         .iter()
-        .map(|field| field.len())
+        .map(|value| value.len())
         .fold(32, usize::saturating_add);
-    let mut bytes = Vec::with_capacity(size);
-    for (field, tag) in fields.iter().zip([0x0a_u8, 0x12, 0x1a, 0x22]) {
-        bytes.push(tag);
-        encode_varint(field.len(), &mut bytes);
-        bytes.extend_from_slice(field);
+    let mut arguments = Vec::with_capacity(size);
+    for (number, value) in (1..).zip(values) {
+        protobuf::push_bytes(number, value, &mut arguments);
     }
-    bytes
+    arguments
 }
 
 /// `VerifySignatureResult`: 1 `result`, which is left out when it is false, 2 `error`. `None` when
 /// the bytes are no such message.
 #[must_use]
-pub fn decode_result(mut bytes: &[u8]) -> Option<bool> {
+pub fn decode_result(bytes: &[u8]) -> Option<bool> {
     let mut result = false;
-    while let Some((tag, rest)) = bytes.split_first() {
-        let (value, rest) = decode_varint(rest)?;
-        bytes = match tag {
-            0x08 => {
-                result = value == 1;
-                rest
-            }
-            0x12 => rest.get(value..)?,
+    for field in protobuf::fields(bytes)? {
+        match field {
+            (1, Field::Varint(value)) => result = value == 1,
+            (2, Field::Bytes(_)) => {}
             _ => return None,
-        };
-    }
-    Some(result)
-}
-
-fn encode_varint(mut value: usize, bytes: &mut Vec<u8>) {
-    while value >= 0x80 {
-        bytes.push(u8::try_from(value & 0x7f).unwrap_or(0) | 0x80);
-        value >>= 7;
-    }
-    bytes.push(u8::try_from(value).unwrap_or(0));
-}
-
-fn decode_varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let mut value = 0_usize;
-    for (position, byte) in bytes.iter().enumerate().take(4) {
-        let shift = u32::try_from(position).ok()?.checked_mul(7)?;
-        value |= usize::from(byte & 0x7f).checked_shl(shift)?;
-        if byte & 0x80 == 0 {
-            return Some((value, bytes.get(position.checked_add(1)?..)?));
         }
     }
-    None
+    Some(result)
 }
 
 #[cfg(test)]
@@ -82,12 +58,7 @@ mod tests {
         ] {
             assert_eq!(decode_result(no), Some(false), "{no:?}");
         }
-        for garbage in [
-            &[0x08][..],
-            &[0x10, 1],
-            b"\x12\x09err",
-            &[0x08, 0xff, 0xff, 0xff, 0xff, 1],
-        ] {
+        for garbage in [&[0x08][..], &[0x10, 1], b"\x12\x09err", b"\x0a\x01x"] {
             assert_eq!(decode_result(garbage), None, "{garbage:?}");
         }
     }

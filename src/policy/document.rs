@@ -6,6 +6,7 @@ use super::error::PolicyErrors;
 use super::headers::{api_keys, forward};
 use super::issuers::issuers;
 use super::reader::{Errors, Members, Node, Read, Refused, Shape, foreign};
+use super::structure;
 use super::wording::quoted;
 use super::{CorsPreflight, Mode, PathPattern, Policy};
 use crate::json;
@@ -43,10 +44,14 @@ fn read_text(configuration: &[u8], errors: &Errors) -> Read<Policy> {
     if configuration.iter().all(u8::is_ascii_whitespace) {
         return Err(note("the configuration is empty".to_owned(), at_least()));
     }
-    let value = json::parse(configuration).map_err(|error| {
-        let problem = format!("not valid JSON: {}", foreign(&error));
-        note(problem, "a policy is one JSON object".to_owned())
-    })?;
+    // Text first: a structure is never JSON text.
+    let value = match json::parse(configuration) {
+        Ok(value) => value,
+        Err(error) => structure::parse(configuration).ok_or_else(|| {
+            let problem = format!("not valid JSON: {}", foreign(&error));
+            note(problem, "a policy is one JSON object".to_owned())
+        })?,
+    };
     read_policy(&Node::root(&value, errors))
 }
 

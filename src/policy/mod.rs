@@ -14,6 +14,7 @@ mod key_source;
 mod limits;
 mod names;
 mod reader;
+mod structure;
 #[cfg(test)]
 mod tests;
 mod time;

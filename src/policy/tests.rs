@@ -818,3 +818,19 @@ fn values_of_another_kind_are_refused_everywhere() {
     }
     assert_eq!(tried, 9 * 7);
 }
+
+#[test]
+fn a_structure_reads_as_text_does() {
+    use super::structure::tests::encode;
+    let text = r#"{
+        "issuers": [{ "tenant_id": "11111111-2222-3333-4444-555555555555",
+            "audiences": ["https://cognitiveservices.azure.com"], "cluster": "entra" }],
+        "apps": [{ "app_id": "aaaaaaaa-0000-0000-0000-000000000001",
+            "limits": [{ "calls": 10, "per": "60s", "count": [200] }] }]
+    }"#;
+    let of_text = Policy::parse(text.as_bytes()).unwrap();
+    let of_structure = Policy::parse(&encode(text)).unwrap();
+    assert_eq!(format!("{of_structure:?}"), format!("{of_text:?}"));
+    let errors = Policy::parse(&encode(r#"{"issuers":[]}"#)).unwrap_err();
+    assert!(errors.to_string().starts_with("issuers: "), "{errors}");
+}

@@ -13,13 +13,13 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Adds to a counter.
+    /// Adds to a counter. Adding nothing makes it visible.
     pub(super) fn add(&self, name: String, offset: u64) {
         let Ok(offset) = i64::try_from(offset) else {
             return;
         };
-        if offset > 0
-            && let Some(id) = self.id(abi::Metric::Counter, name)
+        if let Some(id) = self.id(abi::Metric::Counter, name)
+            && offset > 0
         {
             // A metric that cannot be kept must not stop a request.
             let _ = abi::increment_metric(id, offset);
