@@ -87,8 +87,8 @@ fmt: $(RUST) ## Format the Rust sources
 
 .PHONY: doc
 doc: $(RUST) ## Build the API documentation, for the host and for wasm32
-	source $(RUST); RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
-	source $(RUST); RUSTDOCFLAGS='-D warnings' cargo doc --locked -p tollgate --no-deps --lib --target $(TARGET)
+	source $(RUST); RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
+	source $(RUST); RUSTDOCFLAGS='-D warnings' cargo doc --locked -p tollgate --no-deps --document-private-items --lib --target $(TARGET)
 
 .PHONY: clean
 clean: ## Remove everything that was built or installed here

@@ -301,6 +301,14 @@ def test_d6_envoys_own_headers_are_not_the_callers(gateway, token, name):
     assert "/status" not in dict(answer.json["headers"]).get(name, "")
 
 
+def test_d6_callers_do_not_steer_envoy(gateway, token):
+    headers = [("x-envoy-upstream-rq-timeout-ms", "1"), ("x-envoy-retry-on", "5xx"), ("x-stand-in-delay-ms", "100")]
+    answer = gateway.echo(token, headers)
+    assert answer.status == 200
+    received = {name for name, _ in answer.json["headers"] if name.startswith("x-envoy-")}
+    assert received <= {"x-envoy-external-address"}
+
+
 # Methods and shapes
 
 

@@ -21,6 +21,7 @@ SIGNS_OF_DEATH = (
     "Function: proxy_",
     "Uncaught RuntimeError",
     "in-VM backtrace",
+    "restricted proxy-wasm capability",
     "assert failure",
     "Caught Segmentation fault",
 )
