@@ -118,9 +118,13 @@ fn claim_text(value: &Value) -> Option<String> {
 
 fn encode(text: &str, in_list: bool) -> String {
     use std::fmt::Write as _;
-    text.bytes()
-        .fold(String::with_capacity(text.len()), |mut encoded, byte| {
-            let plain = (byte.is_ascii_graphic() || byte == b' ')
+    let last = text.len().saturating_sub(1);
+    text.bytes().enumerate().fold(
+        String::with_capacity(text.len()),
+        |mut encoded, (at, byte)| {
+            // Outer spaces would be lost on the way, and with them the difference to another value.
+            let inner_space = byte == b' ' && at != 0 && at != last;
+            let plain = (byte.is_ascii_graphic() || inner_space)
                 && byte != b'%'
                 && !(in_list && byte == b',');
             if plain {
@@ -130,7 +134,8 @@ fn encode(text: &str, in_list: bool) -> String {
                 let _ = write!(encoded, "%{byte:02X}");
             }
             encoded
-        })
+        },
+    )
 }
 
 #[cfg(test)]
@@ -145,6 +150,7 @@ mod tests {
             (r#""J\u00fcrgen""#, Some("J%C3%BCrgen")),
             (r#""a\r\nx-admin: 1""#, Some("a%0D%0Ax-admin: 1")),
             (r#""100%""#, Some("100%25")),
+            (r#""  boss ""#, Some("%20 boss%20")),
             (r#""a,b""#, Some("a,b")),
             (r#"["a","b,c",7,true]"#, Some("a,b%2Cc,7,true")),
             ("[]", Some("")),

@@ -38,6 +38,8 @@ struct IssuerState {
     keys: IssuerKeys,
     /// Claims that the policy names for tokens of this issuer.
     wanted_claims: Vec<String>,
+    /// Whether there was a usable set when last seen.
+    usable: bool,
 }
 
 /// Counts since they were last taken, for the metrics.
@@ -129,6 +131,7 @@ impl Gateway {
             .map(|issuer| IssuerState {
                 keys: IssuerKeys::new(issuer, plugin),
                 wanted_claims: wanted_claims(issuer, &policy),
+                usable: false,
             })
             .collect();
         let apps = policy.apps.listed.iter().chain([&policy.apps.default_app]);
@@ -150,19 +153,21 @@ impl Gateway {
         &self.policy
     }
 
-    /// Decides on a request (spec section 3).
+    /// Decides on a request (spec section 3). `clock` is read again where counters are, after
+    /// whatever took its time before.
     pub fn decide(
         &mut self,
         headers: &HeaderMap,
-        now: Time,
+        clock: &dyn Fn() -> Time,
         store: &dyn SharedStore,
         patience: Patience,
     ) -> Verdict {
         let policy = Rc::clone(&self.policy);
+        let now = clock();
         let head = RequestHead::read(headers, &policy);
         let mut caller = None;
         let mut changes = HeaderChanges::cleaning(&head, &policy);
-        let steps = self.steps(&head, now, store, &mut caller, &mut changes);
+        let steps = self.steps(&head, clock, store, &mut caller, &mut changes);
         let (admission, refusal) = match (steps, policy.mode, patience) {
             (Ok(admission), ..) => (admission, None),
             (Err(Stop::Wait { issuer }), Mode::Enforce, Patience::Wait) => {
@@ -187,7 +192,7 @@ impl Gateway {
     fn steps(
         &mut self,
         head: &RequestHead<'_>,
-        now: Time,
+        clock: &dyn Fn() -> Time,
         store: &dyn SharedStore,
         caller: &mut Option<Caller>,
         changes: &mut HeaderChanges,
@@ -208,7 +213,7 @@ impl Gateway {
             Credential::Ambiguous => return Err(Refusal::AmbiguousCredential.into()),
             Credential::Bearer { token, .. } => token,
         };
-        let admitted = self.authenticate(token, now, store)?;
+        let admitted = self.authenticate(token, clock(), store)?;
         let app = policy.apps.find(admitted.claims().app_id);
         changes.identify(&admitted, app, &credential, &policy);
         let app_id = admitted.claims().app_id;
@@ -216,7 +221,7 @@ impl Gateway {
         if app.access == Access::Deny {
             return Err(Refusal::App.into());
         }
-        self.count(app, app_id, now, store)
+        self.count(app, app_id, clock, store)
     }
 
     /// A caller for a token: from the cache, or verified now.
@@ -294,7 +299,7 @@ impl Gateway {
         &mut self,
         app: &App,
         app_id: crate::guid::Guid,
-        now: Time,
+        clock: &dyn Fn() -> Time,
         store: &dyn SharedStore,
     ) -> Result<Option<Admission>, Stop> {
         if app.limits.is_empty() {
@@ -311,7 +316,7 @@ impl Gateway {
                 .map_err(|_| Refusal::Counters)?,
         };
         let retries = &mut self.tallies.counter_retries;
-        match limits::admit(store, key, limits, now, retries) {
+        match limits::admit(store, key, limits, clock, retries) {
             Ok(Admitted::Counted(admission)) => Ok(Some(admission)),
             Ok(Admitted::Reached(reached)) => Err(Refusal::Limit(reached).into()),
             Err(_) => Err(Refusal::Counters.into()),
@@ -334,6 +339,16 @@ impl Gateway {
         }
     }
 
+    /// How many requests may wait for one issuer's keys, so that a provider that is silent
+    /// cannot take the room of the others.
+    #[must_use]
+    pub fn waiting_share(&self) -> usize {
+        MAX_WAITING
+            .checked_div(self.issuers.len())
+            .unwrap_or(MAX_WAITING)
+            .max(1)
+    }
+
     /// How long a request may wait for an issuer's keys, in milliseconds.
     pub fn patience(&mut self, issuer: usize) -> u64 {
         let keys = self
@@ -352,9 +367,12 @@ impl Gateway {
             };
             let before = keys.state();
             // Tokens verified with keys that are gone, or too old to serve, count no more.
-            if keys.sync(store) || !keys.usable(now) {
+            let new_set = keys.sync(store);
+            let usable = keys.usable(now);
+            if new_set || (state.usable && !usable) {
                 self.cache.clear();
             }
+            state.usable = usable;
             if keys.state() != before {
                 changed.push(index);
             }

@@ -181,12 +181,16 @@ impl<'a> RequestHead<'a> {
             })
     }
 
-    /// The value of `api-version`, for the log.
+    /// The value of `api-version`, for the log: only what looks like one, because a query may
+    /// hold a key.
     #[must_use]
     pub fn api_version(&self) -> Option<&'a [u8]> {
+        const MAX: usize = 32;
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-.".contains(byte);
         self.query?
-            .split(|byte| *byte == b'&')
+            .split(|byte| matches!(byte, b'&' | b';'))
             .find_map(|pair| pair.strip_prefix(b"api-version="))
+            .filter(|value| value.len() <= MAX && value.iter().all(plain))
     }
 
     /// `:path` without the query parameters that hold API keys.
@@ -391,6 +395,24 @@ mod tests {
             ..RequestHead::default()
         };
         assert_eq!(head.path_without_keys(&names), b"/p");
+    }
+
+    #[test]
+    fn an_api_version_is_told_and_nothing_else() {
+        for (query, expected) in [
+            ("api-version=2024-10-21", Some("2024-10-21")),
+            ("a=1&api-version=preview&b", Some("preview")),
+            ("api-version=1;api-key=secret", Some("1")),
+            ("api-version=sk_secret", None),
+            ("api-version=0123456789abcdef0123456789abcdef0", None),
+            ("x=1", None),
+        ] {
+            let head = RequestHead {
+                query: Some(query.as_bytes()),
+                ..RequestHead::default()
+            };
+            assert_eq!(head.api_version(), expected.map(str::as_bytes), "{query}");
+        }
     }
 
     #[test]

@@ -172,9 +172,10 @@ fn without_a_provider_requests_wait_and_then_are_unavailable() {
         (&b":path"[..], &b"/"[..]),
         (b"authorization", format!("Bearer {token}").as_bytes()),
     ]);
+    let now = worker.time();
     let verdict = worker
         .gateway
-        .decide(&headers, worker.time(), &*worker.store, Patience::Over);
+        .decide(&headers, &|| now, &*worker.store, Patience::Over);
     assert_eq!(code(&verdict), Some(KeysUnavailable));
     worker.now += 2_000;
     worker.fetch(&set(&[&SIGNER]));

@@ -42,6 +42,8 @@ pub struct FetchedKeys {
 #[derive(Clone, Debug)]
 struct Running {
     attempt: u64,
+    /// When it began, in milliseconds since 1970.
+    began: u64,
     stage: Stage,
 }
 
@@ -104,6 +106,8 @@ pub enum FetchOutcome {
     Metadata(MetadataError),
     /// The key set is not one.
     Keys(KeySetError),
+    /// The set is good, and shared data would not take it.
+    NotStored,
 }
 
 /// Why there was no document.
@@ -145,6 +149,7 @@ impl fmt::Display for FetchOutcome {
             }
             Self::Metadata(error) => write!(formatter, "the metadata is refused: {error}"),
             Self::Keys(error) => write!(formatter, "the key set is refused: {error}"),
+            Self::NotStored => formatter.write_str("shared data did not take the key set"),
         }
     }
 }
@@ -155,7 +160,7 @@ impl FetchOutcome {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Good { .. } => "ok",
-            Self::Unreachable(_) => "failed",
+            Self::Unreachable(_) | Self::NotStored => "failed",
             Self::Metadata(_) | Self::Keys(_) => "refused",
         }
     }
@@ -298,7 +303,7 @@ impl FetchedKeys {
         if let Some(key) = set.find(kid) {
             return Lookup::Found(key);
         }
-        if self.schedule.in_flight(now, refresh) || self.schedule.floor_passed(now, refresh) {
+        if self.schedule.in_flight(now) || self.schedule.floor_passed(now, refresh) {
             self.wanted = true;
             return Lookup::Wait;
         }
@@ -341,6 +346,7 @@ impl FetchedKeys {
         };
         self.running = Some(Running {
             attempt: schedule.attempt,
+            began: now,
             stage,
         });
         Some(self.call(url, schedule.attempt))
@@ -376,17 +382,16 @@ impl FetchedKeys {
                             let stage = Stage::Keys {
                                 cloud: metadata.cloud,
                             };
-                            self.running = Some(Running {
-                                attempt: running.attempt,
-                                stage,
-                            });
+                            self.running = Some(Running { stage, ..running });
                             return Progress::Call(self.call(metadata.jwks_uri, attempt));
                         }
                         Err(error) => FetchOutcome::Metadata(error),
                     }
                 }
                 Stage::Keys { cloud } => match KeySet::parse_for_cloud(body, cloud.as_deref()) {
-                    Ok(set) => return self.succeed(&set, running.attempt, store, now),
+                    Ok(set) => {
+                        return self.succeed(&set, running.attempt, running.began, store, now);
+                    }
                     Err(error) => FetchOutcome::Keys(error),
                 },
             },
@@ -398,7 +403,7 @@ impl FetchedKeys {
     /// Gives up a fetch whose answer will not come, so that another VM may begin one.
     pub fn abandon(&mut self, store: &dyn SharedStore) {
         if let Some(running) = self.running.take() {
-            self.end(running.attempt, store, |schedule| schedule.lease_until = 0);
+            self.fail(running.attempt, store);
         }
     }
 
@@ -410,10 +415,13 @@ impl FetchedKeys {
         FetchOutcome::Unreachable(Unreachable::NotSent)
     }
 
+    /// Shares a good set. An attempt whose lease another has taken still counts when it began
+    /// after the set that is there: what it brings is newer.
     fn succeed(
         &mut self,
         set: &KeySet,
         attempt: u64,
+        began: u64,
         store: &dyn SharedStore,
         now: Time,
     ) -> Progress {
@@ -424,24 +432,37 @@ impl FetchedKeys {
             .map_or(0, |bytes| u64::from_le_bytes(*bytes));
         let refresh = self.fetch.refresh;
         let end = |value: Option<&[u8]>| {
-            let mut schedule = value.map(Schedule::decode).unwrap_or_default();
-            if schedule.attempt != attempt {
-                return (false, schedule);
+            let before = value.map(Schedule::decode).unwrap_or_default();
+            let mine = before.attempt == attempt;
+            if !mine && began <= before.fetched_at {
+                return None;
             }
-            schedule.succeed(now.millis(), &refresh, digest, now.nanos());
-            (true, schedule)
+            let mut after = before;
+            after.succeed(now.millis(), &refresh, digest, now.nanos());
+            if !mine {
+                after.lease_until = before.lease_until;
+            }
+            Some(after)
         };
         // The set first, so that whoever sees the new generation finds its keys.
-        if let Ok(found) = store.read(&self.schedule_key)
-            && let (true, next) = end(found.as_ref().map(|found| found.value.as_slice()))
-        {
-            let bytes = [&next.generation.to_le_bytes()[..], text.as_bytes()].concat();
-            let _ = store::update(store, &self.set_key, |_| ((), Some(bytes.clone())));
+        let found = store.read(&self.schedule_key);
+        let next = found
+            .ok()
+            .and_then(|found| end(found.as_ref().map(|f| f.value.as_slice())));
+        let Some(next) = next else {
+            return Progress::Stray;
+        };
+        let bytes = [&next.generation.to_le_bytes()[..], text.as_bytes()].concat();
+        let stored = store::update(store, &self.set_key, |_| ((), Some(bytes.clone()))).is_ok()
+            && store::update(store, &self.schedule_key, |value| {
+                let after = end(value);
+                (after.is_some(), after.map(|after| after.encode()))
+            })
+            .is_ok_and(|updated| updated.answer);
+        if !stored {
+            self.fail(attempt, store);
+            return Progress::Done(FetchOutcome::NotStored);
         }
-        let _ = store::update(store, &self.schedule_key, |value| {
-            let (mine, schedule) = end(value);
-            ((), mine.then(|| schedule.encode()))
-        });
         Progress::Done(FetchOutcome::Good {
             keys: set.len(),
             skipped: set.skipped().len(),

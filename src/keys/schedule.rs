@@ -19,6 +19,8 @@ const COLD_RETRY_MIN_MILLIS: u64 = 250;
 pub const COLD_RETRY_MAX_MILLIS: u64 = 2_000;
 /// Stamps this far in the future are clock skew between readings; beyond, the clock was set back.
 const TOLERANCE_MILLIS: u64 = 2_000;
+/// Longest time limit of a callout that a policy may set.
+const MAX_TIMEOUT_MILLIS: u64 = 30_000;
 /// What a lease lasts beyond the two callouts of a fetch.
 const LEASE_MARGIN_MILLIS: u64 = 1_000;
 
@@ -116,28 +118,26 @@ impl Schedule {
 
     /// Whether an attempt is in flight somewhere in the process.
     #[must_use]
-    pub fn in_flight(&self, now: u64, refresh: &Refresh) -> bool {
-        // A lease longer than any lease is one from before the clock was set back.
+    pub fn in_flight(&self, now: u64) -> bool {
+        // A lease longer than any lease is one from before the clock was set back. Longer than any,
+        // not than one's own: a policy with another time limit may have taken it.
         let left = self.lease_until.saturating_sub(now);
-        left > 0 && left <= lease_millis(refresh).saturating_add(TOLERANCE_MILLIS)
+        left > 0 && left <= lease_millis(MAX_TIMEOUT_MILLIS).saturating_add(TOLERANCE_MILLIS)
     }
 
     /// Whether a fetch is to begin now. `wanted`: a request named a `kid` that is not known.
     #[must_use]
     pub fn due(&self, now: u64, refresh: &Refresh, wanted: bool) -> bool {
-        if self.in_flight(now, refresh) {
+        if self.in_flight(now) {
             return false;
         }
         if !self.usable(now, refresh) {
             return elapsed(self.attempted_at, now) >= self.cold_retry();
         }
-        let floor_passed = self.floor_passed(now, refresh);
-        let background = if self.failures > 0 {
-            floor_passed
-        } else {
-            now >= self.next_at || self.fetched_at > now.saturating_add(TOLERANCE_MILLIS)
-        };
-        background || (wanted && floor_passed)
+        let refresh_due = self.failures > 0
+            || now >= self.next_at
+            || self.fetched_at > now.saturating_add(TOLERANCE_MILLIS);
+        self.floor_passed(now, refresh) && (refresh_due || wanted)
     }
 
     /// Whether an unknown `kid` may begin a fetch now.
@@ -169,7 +169,7 @@ impl Schedule {
     pub fn begin(&mut self, now: u64, refresh: &Refresh) {
         self.attempted_at = now;
         self.attempt = self.attempt.wrapping_add(1);
-        self.lease_until = now.saturating_add(lease_millis(refresh));
+        self.lease_until = now.saturating_add(lease_millis(refresh.timeout));
     }
 
     /// Ends an attempt with a good set. `seed` spreads the next one.
@@ -200,9 +200,8 @@ fn elapsed(stamp: u64, now: u64) -> u64 {
     }
 }
 
-fn lease_millis(refresh: &Refresh) -> u64 {
-    refresh
-        .timeout
+fn lease_millis(timeout: u64) -> u64 {
+    timeout
         .saturating_mul(2)
         .saturating_add(LEASE_MARGIN_MILLIS)
 }
@@ -233,6 +232,38 @@ mod tests {
         schedule.begin(T, &REFRESH);
         schedule.succeed(T, &REFRESH, 7, 0);
         schedule
+    }
+
+    #[test]
+    fn a_lease_of_a_longer_time_limit_is_a_lease() {
+        let patient = Refresh {
+            timeout: 30_000,
+            ..REFRESH
+        };
+        let hasty = Refresh {
+            timeout: 500,
+            ..REFRESH
+        };
+        let mut schedule = Schedule::default();
+        schedule.begin(T, &patient);
+        assert!(!schedule.due(T + 60_000, &hasty, true));
+        assert!(schedule.due(T + 61_000, &hasty, false));
+    }
+
+    #[test]
+    fn the_floor_holds_in_the_background_too() {
+        let equal = Refresh {
+            every: 5_000,
+            at_most_every: 5_000,
+            ..REFRESH
+        };
+        for seed in 0..100 {
+            let mut schedule = Schedule::default();
+            schedule.begin(T, &equal);
+            schedule.succeed(T, &equal, 7, seed * 1_000_003);
+            assert!(!schedule.due(T + 4_999, &equal, true));
+            assert!(schedule.due(T + 5_000, &equal, false));
+        }
     }
 
     #[test]
@@ -314,7 +345,7 @@ mod tests {
         assert!(schedule.due(now, &REFRESH, false));
         let mut leased = schedule;
         leased.begin(T, &REFRESH);
-        assert!(!leased.in_flight(now, &REFRESH));
+        assert!(!leased.in_flight(now));
         assert!(leased.due(now, &REFRESH, false));
         assert!(
             !schedule.due(T - 1, &REFRESH, true),

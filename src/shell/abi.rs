@@ -232,6 +232,22 @@ pub(super) fn set_request_header(name: &str, value: &[u8]) -> Outcome<()> {
     })
 }
 
+/// Sets the status of the answer that is on its way to the caller.
+pub(super) fn set_response_status(status: u16) -> Outcome<()> {
+    const NAME: &str = ":status";
+    let value = status.to_string();
+    // SAFETY: pointers and sizes are of one slice each.
+    checked(unsafe {
+        proxy_replace_header_map_value(
+            Map::Response.id(),
+            NAME.as_ptr(),
+            NAME.len(),
+            value.as_ptr(),
+            value.len(),
+        )
+    })
+}
+
 /// Removes every value of a request header. That there is none is no failure.
 pub(super) fn remove_request_header(name: &[u8]) -> Outcome<()> {
     // SAFETY: pointer and size are of one slice.

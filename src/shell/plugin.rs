@@ -7,7 +7,7 @@ use super::abi::{self, HostStore};
 use super::metrics::Metrics;
 use super::stream::Stream;
 use crate::crypto::{Crypto, HostVerifier, envoy};
-use crate::gateway::{FetchReport, Gateway, MAX_WAITING, Patience, Verdict};
+use crate::gateway::{FetchReport, Gateway, Patience, Verdict};
 use crate::policy::Policy;
 use crate::store::{Expected, MemoryStore, SharedStore};
 use crate::telling::metric;
@@ -69,18 +69,30 @@ impl Plugin {
     /// Decides on a stream's request.
     pub(super) fn decide(&self, stream: &Stream, patience: Patience) -> Option<Verdict> {
         let mut gateway = self.gateway.try_borrow_mut().ok()?;
-        Some(gateway.decide(stream.headers(), abi::now(), &*self.store, patience))
+        Some(gateway.decide(stream.headers(), &abi::now, &*self.store, patience))
     }
 
-    /// Whether one more request may wait.
-    pub(super) fn has_room(&self) -> bool {
-        self.waiting
+    /// Whether one more request may wait for this issuer's keys.
+    fn has_room(&self, issuer: usize) -> bool {
+        let share = self
+            .gateway
             .try_borrow()
-            .is_ok_and(|waiting| waiting.len() < MAX_WAITING)
+            .map_or(0, |gateway| gateway.waiting_share());
+        self.waiting.try_borrow().is_ok_and(|waiting| {
+            waiting
+                .iter()
+                .filter(|entry| entry.issuer == issuer)
+                .count()
+                < share
+        })
     }
 
     /// Lets a stream wait, and has the root look after it soon. Called from the stream.
+    /// `false` when there is no room.
     pub(super) fn wait(&self, stream: Rc<Stream>, issuer: usize) -> bool {
+        if !self.has_room(issuer) {
+            return false;
+        }
         let (Ok(mut gateway), Ok(mut waiting)) =
             (self.gateway.try_borrow_mut(), self.waiting.try_borrow_mut())
         else {
@@ -112,30 +124,37 @@ impl Plugin {
         }
     }
 
+    /// Decides anew on every request that waits, because the policy is another one. Called from
+    /// the root.
+    pub(super) fn reconsider_waiting(self: &Rc<Self>) {
+        self.settle_where(|_, _| true);
+    }
+
     /// Decides anew on the requests that wait for these issuers, and on those whose time is up.
     /// Called from the root.
     pub(super) fn settle_waiting(self: &Rc<Self>, changed: &[usize]) {
+        self.settle_where(|entry, now| changed.contains(&entry.issuer) || entry.is_over(now));
+    }
+
+    fn settle_where(self: &Rc<Self>, is_due: impl Fn(&Waiting, u64) -> bool) {
         let now = abi::now().millis();
         let due: Vec<Waiting> = match self.waiting.try_borrow_mut() {
             Ok(mut waiting) => {
                 waiting.retain(|entry| entry.stream.is_waiting());
-                waiting
-                    .extract_if(.., |entry| {
-                        changed.contains(&entry.issuer) || entry.is_over(now)
-                    })
-                    .collect()
+                waiting.extract_if(.., |entry| is_due(entry, now)).collect()
             }
             Err(_) => return,
         };
         let (mut still, mut touched) = (Vec::new(), false);
-        for entry in due {
+        for mut entry in due {
             let patience = if entry.is_over(now) {
                 Patience::Over
             } else {
                 Patience::Wait
             };
             touched = true;
-            if !entry.stream.decide_again(self, patience) {
+            if let Some(issuer) = entry.stream.decide_again(self, patience) {
+                entry.issuer = issuer;
                 still.push(entry);
             }
         }

@@ -169,6 +169,7 @@ impl RootContext for Root {
         if let Some(earlier) = self.plugin.replace(Rc::clone(&plugin)) {
             earlier.abandon_fetches();
             plugin.inherit(&earlier);
+            plugin.reconsider_waiting();
             self.calls.clear();
         }
         // Keys are fetched from the first tick on: Envoy also configures VMs that it throws

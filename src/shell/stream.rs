@@ -12,7 +12,7 @@ use crate::answer::Answer;
 use crate::forward::HeaderChanges;
 use crate::gateway::{Allow, Patience, Refuse, Verdict};
 use crate::limits::Admission;
-use crate::refusal::Outcome;
+use crate::refusal::{Code, Outcome};
 use crate::request::{HeaderMap, RequestHead};
 use crate::telling::{RequestLine, Told, field_name};
 use crate::time::Time;
@@ -73,36 +73,38 @@ impl Stream {
 
     /// Decides for the first time, in the stream's own callback.
     fn decide(self: &Rc<Self>, plugin: &Rc<Plugin>) -> Action {
-        let patience = if plugin.has_room() {
-            Patience::Wait
-        } else {
-            Patience::Over
-        };
-        match plugin.decide(self, patience) {
-            Some(Verdict::Wait { issuer }) => {
+        let verdict = match plugin.decide(self, Patience::Wait) {
+            Some(Verdict::Wait { issuer }) if plugin.wait(Rc::clone(self), issuer) => {
                 self.phase.set(Phase::Waiting);
-                if !plugin.wait(Rc::clone(self), issuer) {
-                    self.answer_broken();
-                }
+                return Action::Pause;
             }
+            Some(Verdict::Wait { .. }) => plugin.decide(self, Patience::Over),
+            decided => decided,
+        };
+        match verdict {
             Some(Verdict::Allow(allow)) => {
                 if self.allow(plugin, allow) {
                     return Action::Continue;
                 }
             }
             Some(Verdict::Refuse(refuse)) => self.refuse(plugin, refuse),
-            None => self.answer_broken(),
+            // Over is never told to wait.
+            Some(Verdict::Wait { .. }) | None => self.answer_broken(),
         }
         Action::Pause
     }
 
-    /// Decides again, from the root. Answers whether the request waits no more.
-    pub(super) fn decide_again(self: &Rc<Self>, plugin: &Rc<Plugin>, patience: Patience) -> bool {
+    /// Decides again, from the root. Answers for whose keys the request still waits, if it does.
+    pub(super) fn decide_again(
+        self: &Rc<Self>,
+        plugin: &Rc<Plugin>,
+        patience: Patience,
+    ) -> Option<usize> {
         if !self.is_waiting() || abi::set_effective_context(self.id).is_err() {
-            return true;
+            return None;
         }
         match plugin.decide(self, patience) {
-            Some(Verdict::Wait { .. }) => return false,
+            Some(Verdict::Wait { issuer }) => return Some(issuer),
             Some(Verdict::Allow(allow)) => {
                 if self.allow(plugin, allow) && abi::resume_request().is_err() {
                     log::error!("a request could not be resumed");
@@ -111,7 +113,7 @@ impl Stream {
             Some(Verdict::Refuse(refuse)) => self.refuse(plugin, refuse),
             None => self.answer_broken(),
         }
-        true
+        None
     }
 
     /// Applies an allowing verdict. `false` when the host refused a change: then the request
@@ -197,7 +199,8 @@ impl Stream {
 
     /// Sees the answer's status; settles the call at once when that decides.
     fn see_status(&self, plugin: &Plugin) {
-        if self.phase.get() != Phase::Passed {
+        if self.phase.get() == Phase::Answered {
+            self.keep_status();
             return;
         }
         let status = abi::header(abi::Map::Response, ":status")
@@ -206,6 +209,32 @@ impl Stream {
         if status.is_some() {
             self.status.set(status);
             self.settle(plugin, status);
+        }
+        if self.phase.get() == Phase::Waiting {
+            // The gateway ended the wait before this module did, by a time limit of its own.
+            self.phase.set(Phase::Gone);
+            let code = Some(Code::KeysUnavailable);
+            let outcome = Outcome::Unavailable;
+            self.tell(
+                plugin,
+                Told {
+                    outcome,
+                    code,
+                    only_reported: false,
+                    caller: None,
+                },
+            );
+        }
+    }
+
+    /// Keeps the status of a refusal: Envoy turns local answers to gRPC requests into 200, and what
+    /// watches statuses would see no refusal.
+    fn keep_status(&self) {
+        let is_grpc = |value: &[u8]| value.starts_with(b"application/grpc");
+        if self.headers.first("content-type").is_some_and(is_grpc)
+            && let Some(status) = self.status.get()
+        {
+            let _ = abi::set_response_status(status);
         }
     }
 

@@ -183,7 +183,8 @@ impl Bench {
         all.extend_from_slice(headers);
         let map = HeaderMap::from_pairs(all);
         let now = Time::from_millis(self.now);
-        self.gateway.decide(&map, now, &*self.store, Patience::Wait)
+        self.gateway
+            .decide(&map, &|| now, &*self.store, Patience::Wait)
     }
 
     /// The code of a request with a bearer token; `None` when it is allowed.

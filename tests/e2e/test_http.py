@@ -529,3 +529,11 @@ def test_d11_a_large_body_without_a_token(gateway, stand_ins):
     except ConnectionError:
         pass  # Answered and closed while we were still sending.
     assert stand_ins.openai.count() == before
+
+
+def test_refusals_of_grpc_requests_keep_their_status(gateway):
+    """Envoy turns its own answers to gRPC requests into 200; a refusal must not look like success."""
+    answer = gateway.request("POST", "/openai/v1/responses", headers=[("content-type", "application/grpc")], body=b"")
+    assert answer.status == 401
+    answer = gateway.request("POST", "/openai/v1/responses", headers=[("content-type", "application/grpc"), ("api-key", "k")], body=b"")
+    assert answer.status == 403

@@ -143,7 +143,7 @@ def test_a_calendar_quota(start_gateway, stand_ins):
 
 def test_several_limits_hold_together(start_gateway, stand_ins):
     limits = [{"calls": 2, "per": "1s"}, {"calls": 3, "per": "60s"}]
-    gateway = start_gateway(stand_ins, with_limits(stand_ins, *limits))
+    gateway = start_gateway(stand_ins, with_limits(stand_ins, *limits), dynamic=True)
     token = stand_ins.entra.mint(new_app())
     assert [gateway.chat(token).status for _ in range(3)] == [200, 200, 429]
     time.sleep(1.1)
@@ -285,6 +285,16 @@ def test_g7_an_update_of_the_policy_keeps_the_counters(start_gateway, stand_ins)
     # A higher limit starts from what is counted.
     gateway.update(with_limits(stand_ins, {**limit, "calls": 6}))
     assert [gateway.chat(token).status for _ in range(3)] == [200, 200, 429]
+
+
+def test_g7_listing_an_application_keeps_its_count(start_gateway, stand_ins):
+    app = new_app()
+    limits = [{"calls": 2, "per": "1h"}]
+    gateway = start_gateway(stand_ins, with_limits(stand_ins, *limits), dynamic=True)
+    token = stand_ins.entra.mint(client_id=app)
+    assert [gateway.chat(token).status for _ in range(3)] == [200, 200, 429]
+    gateway.update(shipped_policy(stand_ins, apps=[{"app_id": app, "limits": limits}]))
+    assert gateway.chat(token).status == 429
 
 
 def test_r24_updates_under_traffic(start_gateway, stand_ins):
