@@ -62,6 +62,7 @@ test: test-core test-module test-e2e ## Every test
 
 .PHONY: test-core
 test-core: $(RUST) ## Tests of the core and of the stand-ins, natively
+	@[ -d "$${VECTORS:-../shared/vectors}" ] || echo 'NOT CHECKED: the test vectors are not here; set VECTORS to their folder (docs/architecture.md)' >&2
 	$(CARGO) test --locked --workspace --exclude tollgate-second-host
 
 .PHONY: test-module

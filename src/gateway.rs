@@ -8,7 +8,7 @@ use std::rc::Rc;
 use crate::credential::Credential;
 use crate::crypto::Crypto;
 use crate::forward::HeaderChanges;
-use crate::jwt::{self, Algorithm, Caller, TokenCache, UntrustedToken, VerifyError};
+use crate::jwt::{self, Algorithm, Caller, Claims, TokenCache, UntrustedToken, VerifyError};
 use crate::keys::{Answer, FetchOutcome, IssuerKeys, Lookup, NextCall, Progress};
 use crate::limits::{self, Admission, Admitted, CounterKeys, NamedLimit};
 use crate::policy::{Access, ApiKeyAction, App, CorsPreflight, HeaderSource, Issuer, Mode, Policy};
@@ -17,9 +17,9 @@ use crate::request::{HeaderMap, RequestHead};
 use crate::store::SharedStore;
 use crate::time::Time;
 
-/// Most requests that wait for keys at one time, in one VM (spec section 10).
+/// Most requests that wait for keys at one time, in one VM.
 pub const MAX_WAITING: usize = 1_000;
-/// Longest that a request waits for keys, in milliseconds (spec section 10).
+/// Longest that a request waits for keys, in milliseconds.
 pub const MAX_WAIT_MILLIS: u64 = 5_000;
 
 /// One plugin in one VM.
@@ -71,8 +71,9 @@ pub enum Verdict {
 /// A request that goes on.
 #[derive(Debug)]
 pub struct Allow {
-    /// Who calls; `None` on public paths, for preflights, and in report mode without a token.
-    pub caller: Option<Caller>,
+    /// Whose token it is, once its signature is good; `None` on public paths, for preflights, and in
+    /// report mode without such a token.
+    pub claims: Option<Rc<Claims>>,
     /// Changes to the request's headers.
     pub changes: HeaderChanges,
     /// The call's places in the limits.
@@ -86,8 +87,8 @@ pub struct Allow {
 pub struct Refuse {
     /// Why.
     pub refusal: Refusal,
-    /// Who calls, when the token was good.
-    pub caller: Option<Caller>,
+    /// Whose token it is, once its signature is good, so that it is known who was refused.
+    pub claims: Option<Rc<Claims>>,
 }
 
 /// Whether a request may wait for keys.
@@ -153,7 +154,7 @@ impl Gateway {
         &self.policy
     }
 
-    /// Decides on a request (spec section 3). `clock` is read again where counters are, after
+    /// Decides on a request. `clock` is read again where counters are, after
     /// whatever took its time before.
     pub fn decide(
         &mut self,
@@ -165,9 +166,9 @@ impl Gateway {
         let policy = Rc::clone(&self.policy);
         let now = clock();
         let head = RequestHead::read(headers, &policy);
-        let mut caller = None;
+        let mut claims = None;
         let mut changes = HeaderChanges::cleaning(&head, &policy);
-        let steps = self.steps(&head, clock, store, &mut caller, &mut changes);
+        let steps = self.steps(&head, clock, store, &mut claims, &mut changes);
         let (admission, refusal) = match (steps, policy.mode, patience) {
             (Ok(admission), ..) => (admission, None),
             (Err(Stop::Wait { issuer }), Mode::Enforce, Patience::Wait) => {
@@ -177,9 +178,9 @@ impl Gateway {
             (Err(Stop::Refused(refusal)), ..) => (None, Some(refusal)),
         };
         match (refusal, policy.mode) {
-            (Some(refusal), Mode::Enforce) => Verdict::Refuse(Refuse { refusal, caller }),
+            (Some(refusal), Mode::Enforce) => Verdict::Refuse(Refuse { refusal, claims }),
             (would_refuse, Mode::Report | Mode::Enforce) => Verdict::Allow(Allow {
-                caller,
+                claims,
                 changes,
                 admission,
                 would_refuse,
@@ -187,14 +188,14 @@ impl Gateway {
         }
     }
 
-    /// The steps of a decision, in order. `caller` is set as soon as the token is good, and
-    /// `changes` when it is known who calls.
+    /// The steps of a decision, in order. `claims` is set as soon as the token's signature is good,
+    /// and `changes` when it is known who calls.
     fn steps(
         &mut self,
         head: &RequestHead<'_>,
         clock: &dyn Fn() -> Time,
         store: &dyn SharedStore,
-        caller: &mut Option<Caller>,
+        claims: &mut Option<Rc<Claims>>,
         changes: &mut HeaderChanges,
     ) -> Result<Option<Admission>, Stop> {
         let policy = Rc::clone(&self.policy);
@@ -213,11 +214,10 @@ impl Gateway {
             Credential::Ambiguous => return Err(Refusal::AmbiguousCredential.into()),
             Credential::Bearer { token, .. } => token,
         };
-        let admitted = self.authenticate(token, clock(), store)?;
+        let admitted = self.authenticate(token, clock(), store, claims)?;
         let app = policy.apps.find(admitted.claims().app_id);
         changes.identify(&admitted, app, &credential, &policy);
         let app_id = admitted.claims().app_id;
-        *caller = Some(admitted);
         if app.access == Access::Deny {
             return Err(Refusal::App.into());
         }
@@ -230,23 +230,25 @@ impl Gateway {
         token: &[u8],
         now: Time,
         store: &dyn SharedStore,
+        known: &mut Option<Rc<Claims>>,
     ) -> Result<Caller, Stop> {
         let policy = Rc::clone(&self.policy);
         if let Some(found) = self.cache.find(token)
             && let Some(issuer) = policy.issuers.get(found.issuer)
         {
             self.tallies.cache_hits = self.tallies.cache_hits.saturating_add(1);
+            *known = Some(Rc::clone(&found.claims));
             return Caller::admit(&found.claims, issuer, now.seconds()).map_err(|refusal| {
                 self.cache.forget(token);
                 Refusal::Claims(refusal).into()
             });
         }
-        self.tallies.cache_misses = self.tallies.cache_misses.saturating_add(1);
         let untrusted = UntrustedToken::parse(token).map_err(Refusal::Token)?;
         let (index, issuer) = find_issuer(&untrusted, &policy)?;
         let algorithm = check_header(&untrusted, issuer)?;
         let claims = self.verify(&untrusted, algorithm, index, issuer, now, store)?;
         let claims = Rc::new(claims);
+        *known = Some(Rc::clone(&claims));
         let caller = Caller::admit(&claims, issuer, now.seconds()).map_err(Refusal::Claims)?;
         self.cache.keep(token, index, claims);
         Ok(caller)
@@ -261,7 +263,7 @@ impl Gateway {
         issuer: &Issuer,
         now: Time,
         store: &dyn SharedStore,
-    ) -> Result<jwt::Claims, Stop> {
+    ) -> Result<Claims, Stop> {
         let unavailable = Refusal::Keys { retry_in: 0 };
         let state = self.issuers.get_mut(index).ok_or(unavailable)?;
         // Another worker may have fetched what is missing here.
@@ -283,6 +285,7 @@ impl Gateway {
         if key.algorithm.is_some_and(|only| only != algorithm) {
             return Err(Refusal::Verify(VerifyError::Signature).into());
         }
+        self.tallies.cache_misses = self.tallies.cache_misses.saturating_add(1);
         jwt::verify(
             token,
             algorithm,

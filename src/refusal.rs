@@ -45,7 +45,7 @@ pub enum Refusal {
     },
 }
 
-/// What a refusal is called outside (spec section 8).
+/// What a refusal is called outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
     /// 401

@@ -1,9 +1,11 @@
 //! What is told about a request: log line, filter state, metric names.
 
+use std::rc::Rc;
+
 use serde::ser::{SerializeMap as _, Serializer as _};
 
 use crate::forward::app_name;
-use crate::jwt::Caller;
+use crate::jwt::Claims;
 use crate::policy::{App, FilterStateField, Policy};
 use crate::refusal::{Code, Outcome};
 use crate::time::Time;
@@ -24,8 +26,8 @@ pub struct Told {
     pub code: Option<Code>,
     /// Report mode: the refusal was not carried out.
     pub only_reported: bool,
-    /// Who called.
-    pub caller: Option<Caller>,
+    /// Whose token it was, once its signature was good.
+    pub claims: Option<Rc<Claims>>,
 }
 
 impl Told {
@@ -40,15 +42,15 @@ impl Told {
     }
 
     fn app<'p>(&self, policy: &'p Policy) -> Option<&'p App> {
-        self.caller
+        self.claims
             .as_ref()
-            .map(|caller| policy.apps.find(caller.claims().app_id))
+            .map(|claims| policy.apps.find(claims.app_id))
     }
 
     /// The value of a filter-state field, when there is one.
     #[must_use]
     pub fn field(&self, field: FilterStateField, policy: &Policy) -> Option<String> {
-        let claims = self.caller.as_ref().map(Caller::claims);
+        let claims = self.claims.as_deref();
         match field {
             FilterStateField::Outcome => Some(self.outcome_name().to_owned()),
             FilterStateField::Code => self.code.map(|code| code.name().to_owned()),
@@ -134,7 +136,7 @@ pub struct RequestLine<'a> {
 }
 
 impl RequestLine<'_> {
-    /// The line: one JSON object, every field of spec section 8 in it, `null` where there is
+    /// The line: one JSON object, every field in it, `null` where there is
     /// nothing to tell. Everything from outside is cut and escaped.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -145,10 +147,7 @@ impl RequestLine<'_> {
     }
 
     fn write(&self, line: &mut Vec<u8>) -> Result<(), serde_json::Error> {
-        let claims = self
-            .told
-            .and_then(|told| told.caller.as_ref())
-            .map(Caller::claims);
+        let claims = self.told.and_then(|told| told.claims.as_deref());
         let app = self.told.and_then(|told| told.app(self.policy));
         let name = app.zip(claims).map(|(app, claims)| app_name(app, claims));
         let duration = self.end.nanos().saturating_sub(self.time.nanos());

@@ -665,3 +665,27 @@ fn mutated_tokens_are_refused() {
         );
     }
 }
+
+#[test]
+fn a_refused_caller_is_known_once_the_signature_is_good() {
+    let mut bench = Bench::new(&policy(&json!({})));
+    for (changes, known) in [
+        (json!({ "exp": 0 }), true),
+        (json!({ "aud": "https://graph.microsoft.com" }), true),
+        (
+            json!({ "tid": "99999999-2222-3333-4444-555555555555" }),
+            true,
+        ),
+        (json!({ "iss": "https://evil/" }), false),
+    ] {
+        let claims = with(v1_claims(), &changes);
+        for signer in [&*SIGNER, &common::Signer::load("foreign.pem", &SIGNER.kid)] {
+            let header = format!("Bearer {}", signer.token(&claims));
+            let Verdict::Refuse(refuse) = bench.decide(&[("authorization", &header)]) else {
+                panic!("{changes}");
+            };
+            let expected = known && std::ptr::eq(signer, &*SIGNER);
+            assert_eq!(refuse.claims.is_some(), expected, "{changes}");
+        }
+    }
+}

@@ -4,7 +4,7 @@ import sys
 import time
 
 from e2e.harness import APP_BATCH, APP_CHAT, AUDIENCE, TENANT, Gateway, PortTaken, StandIns
-from e2e.harness.gateway import CHAT_PATH
+from e2e.harness.gateway import CHAT_PATH, GatewayRefused
 from e2e.harness.processes import ROOT, exit_on_signals
 from e2e.harness.stand_ins import FIXED_PORTS
 
@@ -76,6 +76,10 @@ def main() -> int:
                 return 1
             finally:
                 gateway.kill()
+    except GatewayRefused as refused:
+        said = [line.split("policy refused: ", 1)[1] for line in str(refused).splitlines() if "policy refused: " in line]
+        print("run: Envoy refused its configuration:", *(dict.fromkeys(said) or [refused]), sep="\n  ", file=sys.stderr)
+        return 1
     except PortTaken as taken:
         print(f"run: {taken}. Is another `make run` or `make demo` running?", file=sys.stderr)
         return 1

@@ -9,9 +9,9 @@ use std::rc::Rc;
 
 use super::Claims;
 
-/// Most tokens kept (spec section 10).
+/// Most tokens kept.
 const MAX_TOKENS: usize = 10_000;
-/// Most bytes kept, tokens and claims together (spec section 10).
+/// Most bytes kept, tokens and claims together.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// What an entry costs beyond its token and claims: map slot, counts, allocator.
 const ENTRY_OVERHEAD: usize = 128;

@@ -34,7 +34,7 @@ impl Caller {
     /// a token that is known already.
     ///
     /// # Errors
-    /// The first rule that is broken, in the order of spec section 3.
+    /// The first rule that is broken, in the order of the checks.
     pub fn admit(claims: &Rc<Claims>, issuer: &Issuer, now: i64) -> Result<Self, ClaimRefusal> {
         check_time(claims, issuer, now)?;
         check_audience(claims, issuer)?;

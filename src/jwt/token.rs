@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::json::{self, Object, Value};
 
-/// Largest token, in bytes (spec section 10).
+/// Largest token, in bytes.
 pub const MAX_TOKEN: usize = 16 * 1024;
 
 /// Longest `kid`, in bytes. Entra's have 27 or 43.

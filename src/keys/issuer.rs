@@ -137,9 +137,8 @@ impl fmt::Display for FetchOutcome {
         match self {
             Self::Good { keys, skipped: 0 } => write!(formatter, "{keys} keys"),
             Self::Good { keys, skipped } => write!(formatter, "{keys} keys, {skipped} left out"),
-            Self::Unreachable(Unreachable::NotSent) => {
-                formatter.write_str("the gateway could not send the request; is the cluster there?")
-            }
+            Self::Unreachable(Unreachable::NotSent) => formatter
+                .write_str("the gateway could not send the request; is there such a cluster?"),
             Self::Unreachable(Unreachable::NoAnswer) => formatter.write_str("no answer"),
             Self::Unreachable(Unreachable::Status(status)) => {
                 write!(formatter, "answered with status {status}, not 200")

@@ -10,9 +10,9 @@ use crate::crypto::{KeyError, PublicKey};
 use crate::json::{self, Object, Value};
 use crate::jwt::Algorithm;
 
-/// Largest metadata document or key set, in bytes (spec section 10).
+/// Largest metadata document or key set, in bytes.
 pub const MAX_DOCUMENT: usize = 1024 * 1024;
-/// Most keys in a set (spec section 10).
+/// Most keys in a set.
 pub const MAX_KEYS: usize = 1_000;
 /// Longest `kid`, in bytes.
 const MAX_KID: usize = 256;

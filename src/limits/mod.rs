@@ -17,7 +17,7 @@ use crate::time::Time;
 use record::Record;
 pub use window::{Place, SLOTS};
 
-/// Unlisted applications with counters of their own (spec section 10). The others share one
+/// Unlisted applications with counters of their own. The others share one
 /// set: shared data is never freed, so its keys must not be made by callers without bound.
 pub const MAX_UNLISTED: u32 = 10_000;
 

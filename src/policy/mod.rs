@@ -1,6 +1,6 @@
 //! The policy: what the operator wrote, as meaning.
 //!
-//! [`Policy::parse`] turns the plugin configuration (one JSON object, spec section 2) into
+//! [`Policy::parse`] turns the plugin configuration (one JSON object) into
 //! these types. A `Policy` that exists is valid: every default is filled in, every name is
 //! resolved, and no later code checks it again.
 
@@ -381,6 +381,17 @@ impl Policy {
     /// Everything that is wrong, each with its JSON path and what would be right.
     pub fn parse(configuration: &[u8]) -> Result<Self, PolicyErrors> {
         document::policy(configuration)
+    }
+}
+
+impl Issuer {
+    /// The gateway's cluster that keys are fetched by; empty when nothing is fetched.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        match &self.keys {
+            KeySource::Inline(_) => "",
+            KeySource::Fetched(fetch) => &fetch.cluster,
+        }
     }
 }
 

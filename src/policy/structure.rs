@@ -41,15 +41,29 @@ fn read_value(bytes: &[u8], depth: u8) -> Option<Value> {
     };
     Some(match *field {
         (1, Field::Varint(_)) => Value::Null,
-        (2, Field::Fixed64(bits)) => {
-            Value::Number(serde_json::Number::from_f64(f64::from_bits(bits))?)
-        }
+        (2, Field::Fixed64(bits)) => Value::Number(read_number(f64::from_bits(bits))?),
         (3, Field::Bytes(text)) => Value::String(String::from_utf8(text.to_vec()).ok()?),
         (4, Field::Varint(value)) => Value::Bool(value != 0),
         (5, Field::Bytes(bytes)) => read_struct(bytes, depth)?,
         (6, Field::Bytes(bytes)) => read_list(bytes, depth)?,
         _ => return None,
     })
+}
+
+/// A structure knows doubles only: whole ones are integers again.
+fn read_number(number: f64) -> Option<serde_json::Number> {
+    /// 2^53: up to here every whole double is exact.
+    const MAX: f64 = 9_007_199_254_740_992.0;
+    if number.fract() == 0.0 && number.abs() < MAX {
+        #[expect(
+            clippy::as_conversions,
+            clippy::cast_possible_truncation,
+            reason = "whole and in range by the guard"
+        )]
+        let whole = number as i64;
+        return Some(whole.into());
+    }
+    serde_json::Number::from_f64(number)
 }
 
 /// `ListValue`: 1 `values`.

@@ -8,7 +8,7 @@ use super::metrics::Metrics;
 use super::stream::Stream;
 use crate::crypto::{Crypto, HostVerifier, envoy};
 use crate::gateway::{FetchReport, Gateway, Patience, Verdict};
-use crate::policy::Policy;
+use crate::policy::{Access, Mode, Policy};
 use crate::store::{Expected, MemoryStore, SharedStore};
 use crate::telling::metric;
 use crate::time::Time;
@@ -214,7 +214,11 @@ impl Plugin {
         if result == "ok" {
             log::info!("keys of {name}: {}", report.outcome);
         } else {
-            log::warn!("keys of {name}: {}", report.outcome);
+            log::warn!(
+                "keys of {name} by cluster {:?}: {}",
+                issuer.cluster(),
+                report.outcome
+            );
         }
         let labels = [("issuer", name.as_str()), ("result", result)];
         self.metrics.add(metric("tollgate_key_fetches", &labels), 1);
@@ -284,17 +288,20 @@ fn start_line(policy: &Policy, crypto: &Crypto) -> String {
         .map(|algorithm| algorithm.name())
         .collect();
     format!(
-        "tollgate {}: {} issuers, {} applications ({limited} with limits; others {}), \
-         mode {:?}, signatures verified by the host: {}",
+        "tollgate {}: issuers: {}; applications: {} ({limited} with limits; others {}); \
+         mode: {}; signatures verified by the host: {}",
         env!("CARGO_PKG_VERSION"),
         policy.issuers.len(),
         apps.listed.len(),
         match (apps.default_app.access, apps.default_app.limits.is_empty()) {
-            (crate::policy::Access::Deny, _) => "denied",
-            (crate::policy::Access::Allow, true) => "allowed without limits",
-            (crate::policy::Access::Allow, false) => "allowed with limits",
+            (Access::Deny, _) => "denied",
+            (Access::Allow, true) => "allowed without limits",
+            (Access::Allow, false) => "allowed with limits",
         },
-        policy.mode,
+        match policy.mode {
+            Mode::Enforce => "enforce",
+            Mode::Report => "report",
+        },
         if by_host.is_empty() {
             "none".to_owned()
         } else {

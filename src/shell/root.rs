@@ -182,6 +182,7 @@ impl RootContext for Root {
         let Some(plugin) = self.plugin.clone() else {
             return;
         };
+        logger::follow_host_level();
         see_changes(&plugin);
         let now = abi::now();
         let calls = match plugin.gateway.try_borrow_mut() {

@@ -126,7 +126,7 @@ impl Stream {
                 .map_or(Outcome::Allowed, |refusal| refusal.code().outcome()),
             code: refusal.as_ref().map(|refusal| refusal.code()),
             only_reported: refusal.is_some(),
-            caller: allow.caller,
+            claims: allow.claims,
         };
         if let Ok(mut admission) = self.admission.try_borrow_mut() {
             *admission = allow.admission;
@@ -147,7 +147,7 @@ impl Stream {
             outcome: code.outcome(),
             code: Some(code),
             only_reported: false,
-            caller: refuse.caller,
+            claims: refuse.claims,
         };
         self.tell(plugin, told);
         let answer = Answer::new(&refuse.refusal, &plugin.policy.responses);
@@ -221,7 +221,7 @@ impl Stream {
                     outcome,
                     code,
                     only_reported: false,
-                    caller: None,
+                    claims: None,
                 },
             );
         }
