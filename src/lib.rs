@@ -14,6 +14,7 @@
 //! | [`jwt`] | from bytes to a verified caller; the cache of verified tokens |
 //! | [`keys`] | issuers' key sets, and when they are fetched |
 //! | [`crypto`] | signature verification, by the host or in Rust |
+//! | [`operations`] | what a request asks for: its data action, and the model that it runs |
 //! | [`limits`] | sliding windows and quotas, exact across workers |
 //! | [`forward`] | what the backend receives |
 //! | [`refusal`] | why not, and what that is called outside |
@@ -41,6 +42,7 @@ pub mod json;
 pub mod jwt;
 pub mod keys;
 pub mod limits;
+pub mod operations;
 pub mod policy;
 pub mod protobuf;
 pub mod refusal;

@@ -279,7 +279,7 @@ fn query_holds(query: &[u8], names: &[String]) -> bool {
 }
 
 /// Whether a percent-encoded name reads as `wanted` (lower case).
-fn decodes_to(encoded: &[u8], wanted: &str) -> bool {
+pub(crate) fn decodes_to(encoded: &[u8], wanted: &str) -> bool {
     let mut rest = encoded;
     let mut wanted = wanted.bytes();
     loop {
