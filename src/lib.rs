@@ -15,6 +15,7 @@
 //! | [`keys`] | issuers' key sets, and when they are fetched |
 //! | [`crypto`] | signature verification, by the host or in Rust |
 //! | [`operations`] | what a request asks for: its data action, and the model that it runs |
+//! | [`roles`] | what an application may ask for |
 //! | [`limits`] | sliding windows and quotas, exact across workers |
 //! | [`forward`] | what the backend receives |
 //! | [`refusal`] | why not, and what that is called outside |
@@ -47,6 +48,7 @@ pub mod policy;
 pub mod protobuf;
 pub mod refusal;
 pub mod request;
+pub mod roles;
 pub mod store;
 pub mod telling;
 pub mod time;
