@@ -30,7 +30,7 @@ impl Answer {
         let retry_in = retry_in(refusal);
         let message = match response.and_then(|response| response.message.clone()) {
             Some(message) => message,
-            None => message(code, retry_in),
+            None => message(refusal, retry_in),
         };
 
         let mut headers = vec![("content-type", "application/json".to_owned())];
@@ -64,9 +64,18 @@ fn seconds_up(millis: u64) -> u64 {
     millis.div_ceil(1_000)
 }
 
-/// The code's own message; where waiting helps, for how long, as API Management says it.
-fn message(code: Code, retry_in: Option<u64>) -> String {
-    let mut message = code.message().to_owned();
+/// The code's own message; the missing action as Azure names it; where waiting helps, for how
+/// long, as API Management says it.
+fn message(refusal: &Refusal, retry_in: Option<u64>) -> String {
+    if let Refusal::Permission {
+        action: Some(action),
+    } = refusal
+    {
+        return format!(
+            "The principal lacks the required data action `{action}` to perform this operation."
+        );
+    }
+    let mut message = refusal.code().message().to_owned();
     if let Some(millis) = retry_in {
         // Writing to a string cannot fail.
         let _ = write!(message, " Try again in {} seconds.", seconds_up(millis));

@@ -11,10 +11,12 @@ use crate::forward::HeaderChanges;
 use crate::jwt::{self, Algorithm, Caller, Claims, TokenCache, UntrustedToken, VerifyError};
 use crate::keys::{Answer, FetchOutcome, IssuerKeys, Lookup, NextCall, Progress};
 use crate::limits::{self, Admission, Admitted, CounterKeys, NamedLimit};
+use crate::operations::{ModelPlace, Operation, Unread};
 use crate::policy::{Access, ApiKeyAction, App, CorsPreflight, HeaderSource, Issuer, Mode, Policy};
 use crate::refusal::Refusal;
 use crate::request::{HeaderMap, RequestHead};
 use crate::store::SharedStore;
+use crate::telling::Asked;
 use crate::time::Time;
 
 /// Most requests that wait for keys at one time, in one VM.
@@ -74,6 +76,8 @@ pub struct Allow {
     /// Whose token it is, once its signature is good; `None` on public paths, for preflights, and in
     /// report mode without such a token.
     pub claims: Option<Rc<Claims>>,
+    /// What is asked for.
+    pub asked: Asked,
     /// Changes to the request's headers.
     pub changes: HeaderChanges,
     /// The call's places in the limits.
@@ -89,6 +93,8 @@ pub struct Refuse {
     pub refusal: Refusal,
     /// Whose token it is, once its signature is good, so that it is known who was refused.
     pub claims: Option<Rc<Claims>>,
+    /// What is asked for.
+    pub asked: Asked,
 }
 
 /// Whether a request may wait for keys.
@@ -166,9 +172,10 @@ impl Gateway {
         let policy = Rc::clone(&self.policy);
         let now = clock();
         let head = RequestHead::read(headers, &policy);
+        let operation = head.operation();
         let mut claims = None;
         let mut changes = HeaderChanges::cleaning(&head, &policy);
-        let steps = self.steps(&head, clock, store, &mut claims, &mut changes);
+        let steps = self.steps(&head, &operation, clock, store, &mut claims, &mut changes);
         let (admission, refusal) = match (steps, policy.mode, patience) {
             (Ok(admission), ..) => (admission, None),
             (Err(Stop::Wait { issuer }), Mode::Enforce, Patience::Wait) => {
@@ -177,10 +184,16 @@ impl Gateway {
             (Err(Stop::Wait { issuer }), ..) => (None, Some(self.keys_unavailable(issuer, now))),
             (Err(Stop::Refused(refusal)), ..) => (None, Some(refusal)),
         };
+        let asked = Asked::of(operation.as_ref().ok());
         match (refusal, policy.mode) {
-            (Some(refusal), Mode::Enforce) => Verdict::Refuse(Refuse { refusal, claims }),
+            (Some(refusal), Mode::Enforce) => Verdict::Refuse(Refuse {
+                refusal,
+                claims,
+                asked,
+            }),
             (would_refuse, Mode::Report | Mode::Enforce) => Verdict::Allow(Allow {
                 claims,
+                asked,
                 changes,
                 admission,
                 would_refuse,
@@ -193,6 +206,7 @@ impl Gateway {
     fn steps(
         &mut self,
         head: &RequestHead<'_>,
+        operation: &Result<Operation<'_>, Unread>,
         clock: &dyn Fn() -> Time,
         store: &dyn SharedStore,
         claims: &mut Option<Rc<Claims>>,
@@ -221,6 +235,7 @@ impl Gateway {
         if app.access == Access::Deny {
             return Err(Refusal::App.into());
         }
+        permit(app, operation)?;
         self.count(app, app_id, clock, store)
     }
 
@@ -454,6 +469,33 @@ impl Gateway {
     /// Takes the counts since the last time.
     pub fn take_tallies(&mut self) -> Tallies {
         std::mem::take(&mut self.tallies)
+    }
+}
+
+/// Whether an application may do what is asked. One that is narrowed in any way may do nothing that
+/// is not known, or that has two readings.
+fn permit(app: &App, operation: &Result<Operation<'_>, Unread>) -> Result<(), Refusal> {
+    if app.roles.is_none() && app.deployments.is_none() {
+        return Ok(());
+    }
+    let Ok(operation) = operation else {
+        return Err(Refusal::Permission { action: None });
+    };
+    let action = operation.action;
+    if app.roles.is_some_and(|roles| !roles.grant(action)) {
+        let action = Some(action);
+        return Err(Refusal::Permission { action });
+    }
+    let Some(deployments) = &app.deployments else {
+        return Ok(());
+    };
+    match (operation.deployment, operation.model) {
+        (Some(name), _) if deployments.include(name) => Ok(()),
+        (None, ModelPlace::Nowhere) => Ok(()),
+        // The body is not read yet, so a model that it names is none of the allowed ones.
+        (None, ModelPlace::Body) => Err(Refusal::Deployment),
+        // Named where nobody here can see it, or not at all.
+        (Some(_) | None, _) => Err(Refusal::Deployment),
     }
 }
 

@@ -14,6 +14,8 @@
 //! | [`jwt`] | from bytes to a verified caller; the cache of verified tokens |
 //! | [`keys`] | issuers' key sets, and when they are fetched |
 //! | [`crypto`] | signature verification, by the host or in Rust |
+//! | [`operations`] | what a request asks for: its data action, and the model that it runs |
+//! | [`roles`] | what an application may ask for |
 //! | [`limits`] | sliding windows and quotas, exact across workers |
 //! | [`forward`] | what the backend receives |
 //! | [`refusal`] | why not, and what that is called outside |
@@ -41,10 +43,12 @@ pub mod json;
 pub mod jwt;
 pub mod keys;
 pub mod limits;
+pub mod operations;
 pub mod policy;
 pub mod protobuf;
 pub mod refusal;
 pub mod request;
+pub mod roles;
 pub mod store;
 pub mod telling;
 pub mod time;

@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::jwt::{ClaimError, ClaimRefusal, TokenError, VerifyError};
 use crate::limits::Reached;
+use crate::operations::Action;
 use crate::policy::{Response, Responses, Window};
 
 /// Why a request is refused.
@@ -34,6 +35,13 @@ pub enum Refusal {
     ApiKey,
     /// The application may not call.
     App,
+    /// No role of the application grants what is asked for.
+    Permission {
+        /// The action that is missing; `None` where what is asked for is not known.
+        action: Option<Action>,
+    },
+    /// The application may not use the deployment.
+    Deployment,
     /// A limit is reached.
     Limit(Reached),
     /// The counters could not be kept, so the limit cannot be either.
@@ -72,6 +80,10 @@ pub enum Code {
     AuthenticationTypeDisabled,
     /// 403
     AppNotAllowed,
+    /// 403
+    PermissionDenied,
+    /// 403
+    DeploymentNotAllowed,
     /// 429
     RateLimitExceeded,
     /// 429
@@ -123,6 +135,8 @@ impl Refusal {
             Self::Claims(ClaimRefusal::ClaimValue(_)) => Code::TokenClaimValueNotAllowed,
             Self::ApiKey => Code::AuthenticationTypeDisabled,
             Self::App => Code::AppNotAllowed,
+            Self::Permission { .. } => Code::PermissionDenied,
+            Self::Deployment => Code::DeploymentNotAllowed,
             Self::Limit(reached) => match reached.window {
                 Window::Sliding { .. } => Code::RateLimitExceeded,
                 Window::Calendar(_) => Code::QuotaExceeded,
@@ -148,6 +162,13 @@ impl fmt::Display for Refusal {
             Self::Claims(refusal) => write!(formatter, "{refusal:?}"),
             Self::ApiKey => formatter.write_str("the request carries an API key"),
             Self::App => formatter.write_str("the application may not call"),
+            Self::Permission {
+                action: Some(action),
+            } => write!(formatter, "no role of the application grants {action}"),
+            Self::Permission { action: None } => {
+                formatter.write_str("method and path are no operation that a role could grant")
+            }
+            Self::Deployment => formatter.write_str("the application may not use the deployment"),
             Self::Limit(reached) => {
                 write!(
                     formatter,
@@ -180,6 +201,8 @@ impl Code {
             Self::TokenClaimValueNotAllowed => "TokenClaimValueNotAllowed",
             Self::AuthenticationTypeDisabled => "AuthenticationTypeDisabled",
             Self::AppNotAllowed => "AppNotAllowed",
+            Self::PermissionDenied => "PermissionDenied",
+            Self::DeploymentNotAllowed => "DeploymentNotAllowed",
             Self::RateLimitExceeded => "RateLimitExceeded",
             Self::QuotaExceeded => "QuotaExceeded",
             Self::KeysUnavailable => "KeysUnavailable",
@@ -201,7 +224,9 @@ impl Code {
             | Self::TokenClaimNotFound
             | Self::TokenClaimValueNotAllowed => Outcome::Unauthenticated,
             Self::AuthenticationTypeDisabled => Outcome::ApiKey,
-            Self::AppNotAllowed => Outcome::Forbidden,
+            Self::AppNotAllowed | Self::PermissionDenied | Self::DeploymentNotAllowed => {
+                Outcome::Forbidden
+            }
             Self::RateLimitExceeded => Outcome::Limited,
             Self::QuotaExceeded => Outcome::Quota,
             Self::KeysUnavailable => Outcome::Unavailable,
@@ -233,6 +258,8 @@ impl Code {
                 "Key based authentication is disabled. Use a Microsoft Entra ID token and send no API key."
             }
             Self::AppNotAllowed => "The application is not allowed to call this service.",
+            Self::PermissionDenied => "The operation is not permitted.",
+            Self::DeploymentNotAllowed => "The application is not allowed to use this deployment.",
             Self::RateLimitExceeded => "Rate limit is exceeded.",
             Self::QuotaExceeded => "Out of call volume quota.",
             Self::KeysUnavailable => {

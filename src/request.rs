@@ -1,6 +1,7 @@
 //! The head of a request, as the gateway gives it and as decisions see it.
 
-use crate::policy::{PathPattern, Policy};
+use crate::operations::{Operation, Unread};
+use crate::policy::{Pattern, Policy};
 
 /// Request headers that change what a backend does without changing what was decided.
 /// They are removed from every request.
@@ -172,13 +173,21 @@ impl<'a> RequestHead<'a> {
 
     /// Whether the path is one of these, and only one reader's view of it exists.
     #[must_use]
-    pub fn is_public(&self, patterns: &[PathPattern]) -> bool {
+    pub fn is_public(&self, patterns: &[Pattern]) -> bool {
         !patterns.is_empty()
             && is_plain(self.path)
             && patterns.iter().any(|pattern| match pattern {
-                PathPattern::Exact(path) => path.as_bytes() == self.path,
-                PathPattern::Prefix(prefix) => self.path.starts_with(prefix.as_bytes()),
+                Pattern::Exact(path) => path.as_bytes() == self.path,
+                Pattern::Prefix(prefix) => self.path.starts_with(prefix.as_bytes()),
             })
+    }
+
+    /// What is asked for.
+    ///
+    /// # Errors
+    /// It is ambiguous, or no known operation.
+    pub fn operation(&self) -> Result<Operation<'a>, Unread> {
+        Operation::read(self.method, self.path, self.query)
     }
 
     /// The value of `api-version`, for the log: only what looks like one, because a query may
@@ -279,7 +288,7 @@ fn query_holds(query: &[u8], names: &[String]) -> bool {
 }
 
 /// Whether a percent-encoded name reads as `wanted` (lower case).
-fn decodes_to(encoded: &[u8], wanted: &str) -> bool {
+pub(crate) fn decodes_to(encoded: &[u8], wanted: &str) -> bool {
     let mut rest = encoded;
     let mut wanted = wanted.bytes();
     loop {
@@ -426,8 +435,8 @@ mod tests {
     #[test]
     fn public_paths_have_one_reading() {
         let patterns = [
-            PathPattern::Exact("/status".into()),
-            PathPattern::Prefix("/public/".into()),
+            Pattern::Exact("/status".into()),
+            Pattern::Prefix("/public/".into()),
         ];
         let public = |path: &str| {
             let (path, query) = split_query(path.as_bytes());

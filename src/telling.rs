@@ -6,6 +6,7 @@ use serde::ser::{SerializeMap as _, Serializer as _};
 
 use crate::forward::app_name;
 use crate::jwt::Claims;
+use crate::operations::{Action, Operation};
 use crate::policy::{App, FilterStateField, Policy};
 use crate::refusal::{Code, Outcome};
 use crate::time::Time;
@@ -28,6 +29,30 @@ pub struct Told {
     pub only_reported: bool,
     /// Whose token it was, once its signature was good.
     pub claims: Option<Rc<Claims>>,
+    /// What was asked for.
+    pub asked: Asked,
+}
+
+/// What a request asked for, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The data action.
+    pub action: Option<Action>,
+    /// The deployment, as the request names it.
+    pub deployment: Option<String>,
+}
+
+impl Asked {
+    /// Keeps what there is to tell of an operation.
+    #[must_use]
+    pub fn of(operation: Option<&Operation<'_>>) -> Self {
+        Self {
+            action: operation.map(|operation| operation.action),
+            deployment: operation
+                .and_then(|operation| operation.deployment)
+                .map(str::to_owned),
+        }
+    }
 }
 
 impl Told {
@@ -58,6 +83,8 @@ impl Told {
             FilterStateField::AppName => Some(app_name(self.app(policy)?, claims?)),
             FilterStateField::TenantId => Some(claims?.tid?.to_string()),
             FilterStateField::ObjectId => Some(claims?.oid?.to_string()),
+            FilterStateField::Action => Some(self.asked.action?.to_string()),
+            FilterStateField::Deployment => self.asked.deployment.clone(),
         }
     }
 
@@ -90,6 +117,8 @@ pub fn field_name(field: FilterStateField) -> &'static str {
         FilterStateField::AppName => "tollgate.app_name",
         FilterStateField::TenantId => "tollgate.tenant_id",
         FilterStateField::ObjectId => "tollgate.object_id",
+        FilterStateField::Action => "tollgate.action",
+        FilterStateField::Deployment => "tollgate.deployment",
     }
 }
 
@@ -151,6 +180,7 @@ impl RequestLine<'_> {
         let app = self.told.and_then(|told| told.app(self.policy));
         let name = app.zip(claims).map(|(app, claims)| app_name(app, claims));
         let duration = self.end.nanos().saturating_sub(self.time.nanos());
+        let asked = self.told.map(|told| &told.asked);
         let nothing = Option::<u64>::None;
 
         let mut serializer = serde_json::Serializer::new(line);
@@ -173,8 +203,16 @@ impl RequestLine<'_> {
         )?;
         map.serialize_entry("token_id", &claims.and_then(|claims| claims.uti.as_deref()))?;
         map.serialize_entry("idtyp", &claims.and_then(|claims| claims.idtyp.as_deref()))?;
-        map.serialize_entry("action", &nothing)?;
-        map.serialize_entry("deployment", &nothing)?;
+        map.serialize_entry(
+            "action",
+            &asked
+                .and_then(|asked| asked.action)
+                .map(|action| action.to_string()),
+        )?;
+        map.serialize_entry(
+            "deployment",
+            &asked.and_then(|asked| asked.deployment.as_deref()),
+        )?;
         map.serialize_entry("api_version", &self.api_version.map(text))?;
         map.serialize_entry("method", &text(self.method))?;
         map.serialize_entry("path", &text(self.path))?;

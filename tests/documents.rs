@@ -10,6 +10,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tollgate::operations::{ModelPlace, Surfaces};
 use tollgate::policy::Policy;
 use tollgate::refusal::Code;
 
@@ -87,10 +88,11 @@ fn sample_errors_are_what_the_parser_says() {
 #[test]
 fn every_code_is_in_the_readme_with_its_message() {
     use Code::{
-        AppNotAllowed, AuthenticationTypeDisabled, JwtInvalid, KeysUnavailable, QuotaExceeded,
-        RateLimitExceeded, TokenAudienceNotAllowed, TokenClaimNotFound, TokenClaimValueNotAllowed,
-        TokenExpired, TokenIssuerNotAllowed, TokenNotPresent, TokenNotYetValid,
-        TokenSignatureInvalid, TokenSignatureKeyNotFound,
+        AppNotAllowed, AuthenticationTypeDisabled, DeploymentNotAllowed, JwtInvalid,
+        KeysUnavailable, PermissionDenied, QuotaExceeded, RateLimitExceeded,
+        TokenAudienceNotAllowed, TokenClaimNotFound, TokenClaimValueNotAllowed, TokenExpired,
+        TokenIssuerNotAllowed, TokenNotPresent, TokenNotYetValid, TokenSignatureInvalid,
+        TokenSignatureKeyNotFound,
     };
     let readme = read("README.md");
     for (status, code) in [
@@ -106,6 +108,8 @@ fn every_code_is_in_the_readme_with_its_message() {
         (401, TokenClaimValueNotAllowed),
         (403, AuthenticationTypeDisabled),
         (403, AppNotAllowed),
+        (403, PermissionDenied),
+        (403, DeploymentNotAllowed),
         (429, RateLimitExceeded),
         (429, QuotaExceeded),
         (503, KeysUnavailable),
@@ -118,6 +122,35 @@ fn every_code_is_in_the_readme_with_its_message() {
         assert!(found, "{status} {name}");
     }
     assert!(readme.contains(TokenExpired.message()));
+}
+
+#[test]
+fn every_operation_is_documented_and_nothing_else() {
+    let rows: Vec<String> = tollgate::operations::rows()
+        .map(|row| {
+            let surface = match row.surfaces {
+                Surfaces::Dated => "/openai",
+                Surfaces::V1 => "/openai/v1",
+                Surfaces::Both => "/openai[/v1]",
+            };
+            let model = match row.model {
+                ModelPlace::Nowhere => "",
+                ModelPlace::Path => "path",
+                ModelPlace::Query => "query",
+                ModelPlace::Body => "body",
+                ModelPlace::Elsewhere => "unseen",
+            };
+            let (path, action) = (row.path, row.action.short_name());
+            let method = format!("{:?}", row.method).to_uppercase();
+            format!("| {method} | `{surface}/{path}` | `{action}` | {model} |")
+        })
+        .collect();
+    let document = read("docs/operations.md");
+    let told: Vec<&str> = document
+        .lines()
+        .filter(|line| line.contains("| `/openai"))
+        .collect();
+    assert!(told == rows, "expected:\n{}", rows.join("\n"));
 }
 
 #[test]

@@ -8,21 +8,17 @@ use super::{AnswerFormat, FilterStateField, Log, Response, Responses};
 const MAX_MESSAGE: usize = 500;
 
 /// Fields of the filter state that belong to parts that do not exist yet.
-const FIELDS_NOT_YET: [&str; 5] = [
-    "action",
-    "deployment",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-];
+const FIELDS_NOT_YET: [&str; 3] = ["prompt_tokens", "completion_tokens", "total_tokens"];
 
-const FIELDS: [(&str, FilterStateField); 6] = [
+const FIELDS: [(&str, FilterStateField); 8] = [
     ("outcome", FilterStateField::Outcome),
     ("code", FilterStateField::Code),
     ("app_id", FilterStateField::AppId),
     ("app_name", FilterStateField::AppName),
     ("tenant_id", FilterStateField::TenantId),
     ("object_id", FilterStateField::ObjectId),
+    ("action", FilterStateField::Action),
+    ("deployment", FilterStateField::Deployment),
 ];
 
 static RESPONSES: Shape = Shape {

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use super::deployments::deployments;
 use super::limits::limits;
 use super::names::label;
 use super::reader::{Members, Node, Read, Refused, Shape};
+use super::roles::{self, Definitions};
 use super::wording::quoted;
 use super::{Access, App, Apps, Limit};
 use crate::guid::Guid;
@@ -17,29 +19,25 @@ const EXAMPLE_ID: &str = "aaaaaaaa-0000-0000-0000-000000000001";
 
 static APP: Shape = Shape {
     example: r#"{"app_id": "aaaaaaaa-0000-0000-0000-000000000001"}"#,
-    keys: &["app_id", "name", "access", "limits"],
-    refused: &[Refused::not_yet("roles"), Refused::not_yet("deployments")],
+    keys: &["app_id", "name", "access", "roles", "deployments", "limits"],
+    refused: &[],
 };
 
 static DEFAULT_APP: Shape = Shape {
     example: r#"{"access": "deny"}"#,
-    keys: &["name", "access", "limits"],
-    refused: &[
-        Refused::not_yet("roles"),
-        Refused::not_yet("deployments"),
-        Refused {
-            key: "app_id",
-            problem: "the default application has no id: it serves every application that is \
-                      not listed",
-            remedy: "leave it out, or move the entry to apps",
-        },
-    ],
+    keys: &["name", "access", "roles", "deployments", "limits"],
+    refused: &[Refused {
+        key: "app_id",
+        problem: "the default application has no id: it serves every application that is \
+                  not listed",
+        remedy: "leave it out, or move the entry to apps",
+    }],
 };
 
 /// Names and the paths where they are given.
 type Names = HashMap<String, String>;
 
-pub(super) fn apps(policy: &Members<'_>) -> Read<Apps> {
+pub(super) fn apps(policy: &Members<'_>, roles: &Read<Definitions>) -> Read<Apps> {
     let mut by_id = HashMap::new();
     let mut names = Names::new();
     let listed = policy.or("apps", Vec::new(), |node| {
@@ -50,7 +48,7 @@ pub(super) fn apps(policy: &Members<'_>) -> Read<Apps> {
         }
         let mut index: usize = 0;
         node.list(&format!("[{}]", APP.example), |element| {
-            let app = listed_app(element, index, &mut by_id, &mut names);
+            let app = listed_app(element, index, roles, &mut by_id, &mut names);
             index = index.saturating_add(1);
             app
         })
@@ -59,10 +57,12 @@ pub(super) fn apps(policy: &Members<'_>) -> Read<Apps> {
         id: None,
         name: None,
         access: Access::Allow,
+        roles: None,
+        deployments: None,
         limits: Vec::new(),
     };
     let default_app = policy.or("default_app", unlisted, |node| {
-        default_app(node, &mut names)
+        default_app(node, roles, &mut names)
     });
     Ok(Apps {
         listed: listed?,
@@ -74,6 +74,7 @@ pub(super) fn apps(policy: &Members<'_>) -> Read<Apps> {
 fn listed_app(
     node: &Node<'_>,
     index: usize,
+    roles: &Read<Definitions>,
     by_id: &mut HashMap<Guid, usize>,
     names: &mut Names,
 ) -> Read<App> {
@@ -87,24 +88,32 @@ fn listed_app(
         None => id.and_then(|id| claim_name(&id.to_string(), node, names)),
     };
     let access = access(&members);
+    let roles = members.optional("roles", |node| roles::of_app(node, roles));
+    let deployments = members.optional("deployments", deployments);
     let limits = limits_of(&members);
     Ok(App {
         id: Some(id?),
         name: Some(name?),
         access: access?,
+        roles: roles?,
+        deployments: deployments?,
         limits: limits?,
     })
 }
 
-fn default_app(node: &Node<'_>, names: &mut Names) -> Read<App> {
+fn default_app(node: &Node<'_>, roles: &Read<Definitions>, names: &mut Names) -> Read<App> {
     let members = node.members(&DEFAULT_APP)?;
     let name = members.optional("name", |node| unique_name(node, names));
     let access = access(&members);
+    let roles = members.optional("roles", |node| roles::of_app(node, roles));
+    let deployments = members.optional("deployments", deployments);
     let limits = limits_of(&members);
     Ok(App {
         id: None,
         name: name?,
         access: access?,
+        roles: roles?,
+        deployments: deployments?,
         limits: limits?,
     })
 }

@@ -6,9 +6,10 @@ use super::error::PolicyErrors;
 use super::headers::{api_keys, forward};
 use super::issuers::issuers;
 use super::reader::{Errors, Members, Node, Read, Refused, Shape, foreign};
+use super::roles::definitions;
 use super::structure;
 use super::wording::quoted;
-use super::{CorsPreflight, Mode, PathPattern, Policy};
+use super::{CorsPreflight, Mode, Pattern, Policy};
 use crate::json;
 
 const SMALLEST: &str = concat!(
@@ -23,6 +24,7 @@ static POLICY: Shape = Shape {
         "api_keys",
         "apps",
         "default_app",
+        "roles",
         "public_paths",
         "cors_preflight",
         "forward",
@@ -30,7 +32,7 @@ static POLICY: Shape = Shape {
         "mode",
         "log",
     ],
-    refused: &[Refused::not_yet("roles"), Refused::not_yet("usage")],
+    refused: &[Refused::not_yet("usage")],
 };
 
 pub(super) fn policy(configuration: &[u8]) -> Result<Policy, PolicyErrors> {
@@ -63,7 +65,8 @@ fn read_policy(root: &Node<'_>) -> Read<Policy> {
     let members = root.members(&POLICY)?;
     let issuers = members.required("issuers", &at_least(), issuers);
     let api_keys = api_keys(&members);
-    let apps = apps(&members);
+    let roles = definitions(&members);
+    let apps = apps(&members, &roles);
     let public_paths = members.or("public_paths", Vec::new(), |node| {
         node.list("[\"/status\"]", path_pattern)
     });
@@ -72,6 +75,7 @@ fn read_policy(root: &Node<'_>) -> Read<Policy> {
     let responses = responses(&members);
     let mode = mode(&members);
     let log = log(&members);
+    roles?;
     Ok(Policy {
         issuers: issuers?,
         api_keys: api_keys?,
@@ -100,14 +104,14 @@ fn mode(policy: &Members<'_>) -> Read<Mode> {
     policy.or("mode", Mode::Enforce, |node| node.choice(&choices))
 }
 
-fn path_pattern(node: &Node<'_>) -> Read<PathPattern> {
+fn path_pattern(node: &Node<'_>) -> Read<Pattern> {
     let text = node.text("/status")?;
     if let Some((problem, remedy)) = path_fault(text) {
         return Err(node.note(format!("{} {problem}", quoted(text)), remedy));
     }
     Ok(match text.strip_suffix('*') {
-        Some(prefix) => PathPattern::Prefix(prefix.to_owned()),
-        None => PathPattern::Exact(text.to_owned()),
+        Some(prefix) => Pattern::Prefix(prefix.to_owned()),
+        None => Pattern::Exact(text.to_owned()),
     })
 }
 

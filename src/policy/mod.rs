@@ -6,6 +6,7 @@
 
 mod answers;
 mod apps;
+mod deployments;
 mod document;
 mod error;
 mod headers;
@@ -14,6 +15,7 @@ mod key_source;
 mod limits;
 mod names;
 mod reader;
+mod roles;
 mod structure;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,7 @@ use std::collections::HashMap;
 
 use crate::guid::Guid;
 use crate::jwt::Algorithm;
+use crate::roles::Permissions;
 use crate::url::Url;
 
 pub use error::{PolicyError, PolicyErrors};
@@ -38,7 +41,7 @@ pub struct Policy {
     /// Applications and their limits.
     pub apps: Apps,
     /// Paths that need no token.
-    pub public_paths: Vec<PathPattern>,
+    pub public_paths: Vec<Pattern>,
     /// What happens to CORS preflight requests.
     pub cors_preflight: CorsPreflight,
     /// What is forwarded to the backend.
@@ -198,6 +201,10 @@ pub struct App {
     pub name: Option<String>,
     /// Whether the application may call at all.
     pub access: Access,
+    /// What its roles grant; `None` without roles, when it may ask for everything.
+    pub roles: Option<Permissions>,
+    /// The deployments that it may use; `None` for all.
+    pub deployments: Option<Deployments>,
     /// How much it may call.
     pub limits: Vec<Limit>,
 }
@@ -210,6 +217,10 @@ pub enum Access {
     /// It may not.
     Deny,
 }
+
+/// Some deployments. Letter case makes no other name, as in Azure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deployments(pub Vec<Pattern>);
 
 /// So many calls per window.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -258,12 +269,12 @@ pub enum Count {
     Statuses(Vec<u16>),
 }
 
-/// A path, exact or by prefix.
+/// A path or a name, exact or by prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathPattern {
-    /// This path.
+pub enum Pattern {
+    /// This one.
     Exact(String),
-    /// Every path that begins so.
+    /// All that begin so.
     Prefix(String),
 }
 
@@ -372,6 +383,10 @@ pub enum FilterStateField {
     TenantId,
     /// `object_id`
     ObjectId,
+    /// `action`
+    Action,
+    /// `deployment`
+    Deployment,
 }
 
 impl Policy {
@@ -403,5 +418,20 @@ impl Apps {
             .get(&id)
             .and_then(|index| self.listed.get(*index))
             .unwrap_or(&self.default_app)
+    }
+}
+
+impl Deployments {
+    /// Whether a deployment is one of them.
+    #[must_use]
+    pub fn include(&self, name: &str) -> bool {
+        let begins = |prefix: &str| {
+            let start = name.as_bytes().get(..prefix.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+        };
+        self.0.iter().any(|pattern| match pattern {
+            Pattern::Exact(exact) => exact.eq_ignore_ascii_case(name),
+            Pattern::Prefix(prefix) => begins(prefix),
+        })
     }
 }

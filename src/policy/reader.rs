@@ -227,6 +227,15 @@ impl<'a> Node<'a> {
         example: &str,
         mut read: impl FnMut(&Node<'_>) -> Read<T>,
     ) -> Read<Vec<T>> {
+        self.elements(example, &mut read)
+    }
+
+    /// One piece of code for all lists of a type: there are many, and the module is to be small.
+    fn elements<T>(
+        &self,
+        example: &str,
+        read: &mut dyn FnMut(&Node<'_>) -> Read<T>,
+    ) -> Read<Vec<T>> {
         let Some(values) = self.value.as_array() else {
             return Err(self.expected(&format!("an array such as {example}")));
         };

@@ -6,12 +6,15 @@ use std::fmt::Write as _;
 
 use super::{
     Access, AnswerFormat, ApiKeyAction, ApiKeys, App, AppClaim, ClaimMatch, CorsPreflight, Count,
-    FetchStart, FilterStateField, Forward, HeaderSource, Issuer, KeyFetch, KeySource, Limit, Log,
-    Mode, PathPattern, Period, Policy, Refresh, RequiredClaim, Response, Responses, Tenant, Window,
+    Deployments, FetchStart, FilterStateField, Forward, HeaderSource, Issuer, KeyFetch, KeySource,
+    Limit, Log, Mode, Pattern, Period, Policy, Refresh, RequiredClaim, Response, Responses, Tenant,
+    Window,
 };
 use crate::guid::Guid;
 use crate::jwt::Algorithm;
 use crate::keys::KeySet;
+use crate::operations::Action;
+use crate::roles::Permissions;
 use crate::url::Url;
 
 const TENANT: &str = "11111111-2222-3333-4444-555555555555";
@@ -179,6 +182,8 @@ fn a_limit_for_each_application() {
             id: Some(id),
             name: Some(id.to_string()),
             access: Access::Allow,
+            roles: None,
+            deployments: None,
             limits: vec![Limit {
                 calls,
                 window: Window::Sliding { millis: 60_000 },
@@ -235,6 +240,8 @@ fn defaults_of_the_other_keys() {
         id: None,
         name: None,
         access: Access::Allow,
+        roles: None,
+        deployments: None,
         limits: Vec::new(),
     };
     assert_eq!(policy.apps.default_app, default_app);
@@ -255,6 +262,8 @@ fn defaults_of_the_other_keys() {
             FilterStateField::AppName,
             FilterStateField::TenantId,
             FilterStateField::ObjectId,
+            FilterStateField::Action,
+            FilterStateField::Deployment,
         ],
     };
     assert_eq!(policy.log, log);
@@ -514,6 +523,8 @@ fn the_default_application() {
         id: None,
         name: Some("others".to_owned()),
         access: Access::Deny,
+        roles: None,
+        deployments: None,
         limits: vec![Limit {
             calls: 5,
             window: Window::Calendar(Period::Day),
@@ -604,11 +615,11 @@ fn the_remaining_keys() {
     assert_eq!(
         policy.public_paths,
         [
-            PathPattern::Exact("/".to_owned()),
-            PathPattern::Exact("/status".to_owned()),
-            PathPattern::Prefix("/health/".to_owned()),
-            PathPattern::Prefix("/ready".to_owned()),
-            PathPattern::Exact("/.well-known/a".to_owned()),
+            Pattern::Exact("/".to_owned()),
+            Pattern::Exact("/status".to_owned()),
+            Pattern::Prefix("/health/".to_owned()),
+            Pattern::Prefix("/ready".to_owned()),
+            Pattern::Exact("/.well-known/a".to_owned()),
         ]
     );
     assert_eq!(policy.cors_preflight, CorsPreflight::Pass);
@@ -665,7 +676,7 @@ fn all_errors_are_told_at_once() {
             "api_keys.action",
             "apps[0].app_id",
             "apps[0].name",
-            "apps[1].roles",
+            "apps[1].roles[0]",
             "apps[2].limits[0].calls",
             "apps[2].limits[0].per",
             "default_app.app_id",
@@ -744,12 +755,180 @@ fn the_number_of_issuers_and_applications_is_bounded() {
     );
 }
 
+/// What one application may do whose roles these are, in a policy with these definitions.
+#[track_caller]
+fn permissions(definitions: &str, roles: &str) -> Permissions {
+    let app = object(&[APP_ID], &format!(r#""roles": {roles}"#));
+    let policy = parse(&top(&format!(r#""roles": {definitions}, "apps": [{app}]"#)));
+    policy.apps.listed[0].roles.unwrap()
+}
+
+/// A definition as the command line prints it.
+const OWN_ROLE: &str = r#"{
+    "assignableScopes": ["/subscriptions/11111111-2222-3333-4444-555555555555"],
+    "createdBy": null, "createdOn": "2026-01-01T00:00:00.000000+00:00",
+    "description": "Chat, and files but for deleting", "id": "/providers/x",
+    "name": "cccccccc-0000-0000-0000-000000000001",
+    "permissions": [{
+        "actions": ["*"], "notActions": [], "condition": null, "conditionVersion": null,
+        "dataActions": [
+            "microsoft.cognitiveservices/accounts/openai/DEPLOYMENTS/chat/completions/action",
+            "Microsoft.CognitiveServices/accounts/OpenAI/files/*",
+            "Microsoft.CognitiveServices/accounts/SpeechServices/*"
+        ],
+        "notDataActions": ["Microsoft.CognitiveServices/accounts/OpenAI/*/delete"]
+    }],
+    "roleName": "Own role", "roleType": "CustomRole",
+    "type": "Microsoft.Authorization/roleDefinitions", "updatedBy": null, "updatedOn": null
+}"#;
+
+/// The same as Azure Resource Manager answers it.
+const OWN_RESOURCE: &str = r#"{
+    "id": "/providers/x", "name": "cccccccc-0000-0000-0000-000000000001",
+    "type": "Microsoft.Authorization/roleDefinitions",
+    "properties": {
+        "roleName": "Own role", "type": "CustomRole", "description": "", "isServiceRole": false,
+        "assignableScopes": ["/"], "createdOn": "", "updatedOn": "", "createdBy": "", "updatedBy": "",
+        "permissions": [{
+            "actions": [], "notActions": [],
+            "dataActions": [
+                "Microsoft.CognitiveServices/accounts/OpenAI/deployments/chat/completions/action",
+                "Microsoft.CognitiveServices/accounts/OpenAI/files/*"
+            ],
+            "notDataActions": ["Microsoft.CognitiveServices/accounts/OpenAI/*/delete"]
+        }]
+    }
+}"#;
+
+/// The same in short.
+const OWN_SHORT: &str = r#"{"Own role": {
+    "data_actions": [
+        "Microsoft.CognitiveServices/accounts/OpenAI/deployments/chat/completions/action",
+        "Microsoft.CognitiveServices/accounts/OpenAI/files/*"
+    ],
+    "not_data_actions": ["Microsoft.CognitiveServices/accounts/OpenAI/files/delete"]
+}}"#;
+
+#[test]
+fn roles_in_every_form() {
+    let granted = [
+        Action::ChatCompletions,
+        Action::FilesRead,
+        Action::FilesWrite,
+    ];
+    let list = format!("[{OWN_ROLE}]");
+    let resources = format!("[{OWN_RESOURCE}]");
+    for definitions in [OWN_ROLE, &list, OWN_RESOURCE, &resources, OWN_SHORT] {
+        for name in [
+            r#"["Own role"]"#,
+            r#"["OWN ROLE"]"#,
+            r#"["Own role", "own role"]"#,
+        ] {
+            let permissions = permissions(definitions, name);
+            for action in Action::ALL {
+                let expected = granted.contains(action);
+                assert_eq!(
+                    permissions.grant(*action),
+                    expected,
+                    "{action}\n{definitions}"
+                );
+            }
+        }
+    }
+    let id = r#"["CCCCCCCC-0000-0000-0000-000000000001"]"#;
+    assert!(permissions(OWN_ROLE, id).grant(Action::FilesWrite));
+    assert!(permissions(OWN_RESOURCE, id).grant(Action::FilesWrite));
+}
+
+#[test]
+fn built_in_roles_by_name_and_by_id() {
+    let user = permissions("{}", r#"["Cognitive Services OpenAI User"]"#);
+    assert!(user.grant(Action::ChatCompletions));
+    assert!(!user.grant(Action::FilesWrite));
+    for same in [
+        r#"["cognitive services openai user"]"#,
+        r#"["5e0bd9bd-7b93-4f28-af87-19fc36ad61bd"]"#,
+        r#"["5E0BD9BD-7B93-4F28-AF87-19FC36AD61BD", "Cognitive Services OpenAI User"]"#,
+    ] {
+        assert_eq!(permissions("{}", same), user, "{same}");
+    }
+    let contributor = permissions("[]", r#"["a001fd3d-188f-4b5d-821b-7da978bf7442"]"#);
+    assert!(contributor.grant(Action::FilesWrite));
+    assert_eq!(
+        permissions("{}", r#"["Cognitive Services User"]"#),
+        permissions("{}", r#"["a97b65f3-24c7-4388-baec-2e87135dc908"]"#)
+    );
+}
+
+#[test]
+fn an_application_has_the_union_of_its_roles() {
+    // The own role withholds deleting; another role may still grant it.
+    let own = permissions(OWN_ROLE, r#"["Own role"]"#);
+    let both = permissions(
+        OWN_ROLE,
+        r#"["Own role", "Cognitive Services OpenAI Contributor"]"#,
+    );
+    assert!(!own.grant(Action::FilesDelete) && both.grant(Action::FilesDelete));
+    let user = permissions(OWN_ROLE, r#"["Cognitive Services OpenAI User"]"#);
+    let with_user = permissions(
+        OWN_ROLE,
+        r#"["Cognitive Services OpenAI User", "Own role"]"#,
+    );
+    assert_eq!(with_user, own.union(user));
+}
+
+#[test]
+fn several_permissions_withhold_together() {
+    let definition = r#"{"roleName": "Split", "permissions": [
+        {"dataActions": ["Microsoft.CognitiveServices/accounts/OpenAI/files/*"]},
+        {"notDataActions": ["Microsoft.CognitiveServices/accounts/OpenAI/files/write"]}
+    ]}"#;
+    let split = permissions(definition, r#"["Split"]"#);
+    assert!(split.grant(Action::FilesRead) && !split.grant(Action::FilesWrite));
+}
+
+#[test]
+fn a_role_that_grants_nothing_allows_nothing() {
+    let nothing = r#"{"Nothing": {"data_actions": []}}"#;
+    assert_eq!(
+        permissions(nothing, r#"["Nothing"]"#),
+        Permissions::default()
+    );
+    let reader = r#"[{"roleName": "Reader", "permissions": [{"actions": ["*/read"]}]}]"#;
+    assert_eq!(permissions(reader, r#"["Reader"]"#), Permissions::default());
+}
+
+#[test]
+fn deployments_by_name_and_by_prefix() {
+    let policy = parse(&app(r#""deployments": ["gpt-4o", "Text-*", "a"]"#));
+    let deployments = policy.apps.listed[0].deployments.as_ref().unwrap();
+    let expected = [
+        Pattern::Exact("gpt-4o".to_owned()),
+        Pattern::Prefix("Text-".to_owned()),
+        Pattern::Exact("a".to_owned()),
+    ];
+    assert_eq!(deployments, &Deployments(expected.to_vec()));
+    for name in ["gpt-4o", "GPT-4O", "text-", "TEXT-embedding", "a"] {
+        assert!(deployments.include(name), "{name}");
+    }
+    for name in ["", "gpt-4", "gpt-4o-mini", "text", "tex", "ab", "*"] {
+        assert!(!deployments.include(name), "{name}");
+    }
+    let policy = parse(&top(
+        r#""default_app": {"deployments": ["x"], "roles": ["Cognitive Services User"]}"#,
+    ));
+    let default_app = policy.apps.default_app;
+    assert!(default_app.deployments.unwrap().include("X"));
+    assert!(default_app.roles.unwrap().grant(Action::FilesWrite));
+}
+
 /// A policy of this many applications, each named and limited.
 fn with_apps(count: usize) -> String {
     let apps: Vec<String> = (0..count)
         .map(|number| {
             format!(
                 r#"{{"app_id": "aaaaaaaa-0000-0000-0000-{number:012}", "name": "app {number}",
+                "roles": ["Cognitive Services OpenAI User"], "deployments": ["gpt-*"],
                 "limits": [{{"calls": 100, "per": "60s", "count": "success"}}]}}"#
             )
         })

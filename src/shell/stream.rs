@@ -14,7 +14,7 @@ use crate::gateway::{Allow, Patience, Refuse, Verdict};
 use crate::limits::Admission;
 use crate::refusal::{Code, Outcome};
 use crate::request::{HeaderMap, RequestHead};
-use crate::telling::{RequestLine, Told, field_name};
+use crate::telling::{Asked, RequestLine, Told, field_name};
 use crate::time::Time;
 
 /// What the host's answer details say before the code.
@@ -127,6 +127,7 @@ impl Stream {
             code: refusal.as_ref().map(|refusal| refusal.code()),
             only_reported: refusal.is_some(),
             claims: allow.claims,
+            asked: allow.asked,
         };
         if let Ok(mut admission) = self.admission.try_borrow_mut() {
             *admission = allow.admission;
@@ -148,6 +149,7 @@ impl Stream {
             code: Some(code),
             only_reported: false,
             claims: refuse.claims,
+            asked: refuse.asked,
         };
         self.tell(plugin, told);
         let answer = Answer::new(&refuse.refusal, &plugin.policy.responses);
@@ -215,6 +217,8 @@ impl Stream {
             self.phase.set(Phase::Gone);
             let code = Some(Code::KeysUnavailable);
             let outcome = Outcome::Unavailable;
+            let head = RequestHead::read(&self.headers, &plugin.policy);
+            let asked = Asked::of(head.operation().as_ref().ok());
             self.tell(
                 plugin,
                 Told {
@@ -222,6 +226,7 @@ impl Stream {
                     code,
                     only_reported: false,
                     claims: None,
+                    asked,
                 },
             );
         }

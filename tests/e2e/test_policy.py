@@ -53,13 +53,14 @@ def bad_policies(good: dict) -> dict[str, tuple[object, str]]:
         "an app without id": ({**good, "apps": [{"name": "x"}]}, "apps[0].app_id"),
         "an app id that is no GUID": (app_with(app_id="batch"), "apps[0].app_id"),
         "an access that is none": (app_with(access="maybe"), "apps[0].access"),
+        "a role that is none": (app_with(roles=["Cognitive Service OpenAI User"]), "did you mean"),
+        "a role twice": ({**good, "roles": {"Cognitive Services User": {"data_actions": []}}}, "is that of a built-in role"),
+        "a deployment that is none": (app_with(deployments=["gpt 4o"]), "apps[0].deployments[0]"),
         "a public path that is none": ({**good, "public_paths": ["status"]}, "public_paths[0]"),
         "a header that is none": ({**good, "forward": {"headers": {"x y": "app_id"}}}, "forward.headers"),
         "a mode that is none": ({**good, "mode": "off"}, "mode"),
         "a status that is good": ({**good, "responses": {"forbidden": {"status": 200}}}, "responses.forbidden.status"),
         # What comes later is not passed over.
-        "roles": (app_with(roles=["Cognitive Services OpenAI User"]), "not supported yet"),
-        "deployments": (app_with(deployments=["gpt-4o"]), "not supported yet"),
         "token limits": (app_with(limits=[{"tokens": 1, "per": "60s"}]), "not supported yet"),
         "usage": ({**good, "usage": {}}, "not supported yet"),
     }

@@ -179,6 +179,8 @@ def test_filter_state_in_the_access_log(gateway, stand_ins):
         "app_name": "chat",
         "tenant_id": TENANT,
         "object_id": OBJECT,
+        "action": "Microsoft.CognitiveServices/accounts/OpenAI/deployments/chat/completions/action",
+        "deployment": "gpt-4o",
         "status": 200,
         "method": "POST",
         "path": CHAT_PATH.partition("?")[0],

@@ -93,14 +93,7 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
     (
         top,
         r#""rolse": {}"#,
-        &[
-            "rolse: unknown key; the keys here are issuers, api_keys, apps, default_app, public_paths, cors_preflight, forward, responses, mode, log",
-        ],
-    ),
-    (
-        top,
-        r#""roles": {}"#,
-        &["roles: not supported yet; leave it out"],
+        &[r#"rolse: unknown key; did you mean "roles"?"#],
     ),
     (
         top,
@@ -116,14 +109,14 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
         top,
         r#""colour": 1"#,
         &[
-            "colour: unknown key; the keys here are issuers, api_keys, apps, default_app, public_paths, cors_preflight, forward, responses, mode, log",
+            "colour: unknown key; the keys here are issuers, api_keys, apps, default_app, roles, public_paths, cors_preflight, forward, responses, mode, log",
         ],
     ),
     (
         top,
         r#""ratelimits\n": 1"#,
         &[
-            r#"["ratelimits\n"]: unknown key; the keys here are issuers, api_keys, apps, default_app, public_paths, cors_preflight, forward, responses, mode, log"#,
+            r#"["ratelimits\n"]: unknown key; the keys here are issuers, api_keys, apps, default_app, roles, public_paths, cors_preflight, forward, responses, mode, log"#,
         ],
     ),
     // Issuers.
@@ -606,16 +599,6 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
     ),
     (
         app,
-        r#""roles": []"#,
-        &["apps[0].roles: not supported yet; leave it out"],
-    ),
-    (
-        app,
-        r#""deployments": ["gpt-4o"]"#,
-        &["apps[0].deployments: not supported yet; leave it out"],
-    ),
-    (
-        app,
         r#""limit": []"#,
         &[r#"apps[0].limit: unknown key; did you mean "limits"?"#],
     ),
@@ -656,14 +639,154 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
         top,
         r#""default_app": {"roles": [], "deployments": []}"#,
         &[
-            "default_app.roles: not supported yet; leave it out",
-            "default_app.deployments: not supported yet; leave it out",
+            r#"default_app.roles: is empty; for example ["Cognitive Services OpenAI User"]"#,
+            r#"default_app.deployments: is empty; for example ["gpt-4o", "text-embedding-*"]"#,
         ],
     ),
     (
         top,
         r#""default_app": "deny""#,
         &[r#"default_app: expected an object such as {"access": "deny"}, found a string"#],
+    ),
+    // Roles of an application.
+    (
+        app,
+        r#""roles": "Cognitive Services OpenAI User""#,
+        &[
+            r#"apps[0].roles: expected an array such as ["Cognitive Services OpenAI User"], found a string"#,
+        ],
+    ),
+    (
+        app,
+        r#""roles": ["Cognitive Service OpenAI User", "reader", 1, "", "5e0bd9bd-7b93-4f28-af87-19fc36ad61be"]"#,
+        &[
+            r#"apps[0].roles[0]: "Cognitive Service OpenAI User" is not a role; did you mean "Cognitive Services OpenAI User"?"#,
+            r#"apps[0].roles[1]: "reader" is not a role; write "Cognitive Services OpenAI User", "Cognitive Services OpenAI Contributor" or "Cognitive Services User", or define it under roles"#,
+            r#"apps[0].roles[2]: expected a string such as "Cognitive Services OpenAI User", found a number"#,
+            r#"apps[0].roles[3]: "" is not a role; write "Cognitive Services OpenAI User", "Cognitive Services OpenAI Contributor" or "Cognitive Services User", or define it under roles"#,
+            r#"apps[0].roles[4]: "5e0bd9bd-7b93-4f28-af87-19fc36ad61be" is not a role; write "Cognitive Services OpenAI User", "Cognitive Services OpenAI Contributor" or "Cognitive Services User", or define it under roles"#,
+        ],
+    ),
+    (
+        top,
+        r#""roles": {"Chat only": {"data_actions": []}}, "default_app": {"roles": ["Chat olny"]}"#,
+        &[r#"default_app.roles[0]: "Chat olny" is not a role; did you mean "Chat only"?"#],
+    ),
+    // Where definitions are wrong, a missing role is not an error of its own.
+    (
+        top,
+        r#""roles": {"Chat only": {}}, "default_app": {"roles": ["Chat only", "Other"]}"#,
+        &[r#"roles["Chat only"].data_actions: is missing; add the actions to grant"#],
+    ),
+    // Definitions of roles.
+    (
+        top,
+        r#""roles": "Reader""#,
+        &[
+            r#"roles: expected an object such as {"Chat only": {"data_actions": ["Microsoft.CognitiveServices/accounts/OpenAI/deployments/chat/completions/action"]}}, or an array of Azure's roles, found a string"#,
+        ],
+    ),
+    (
+        top,
+        r#""roles": {"Chat": [], " x": {"data_actions": []}, "a001fd3d-188f-4b5d-821b-7da978bf7442": {"data_actions": []}}"#,
+        &[
+            r#"roles.Chat: expected an object such as {"data_actions": ["Microsoft.CognitiveServices/accounts/OpenAI/*/read"]}, found an array"#,
+            r#"roles[" x"]: " x" is not a usable name for a role; write a name such as "Chat only""#,
+            r#"roles.a001fd3d-188f-4b5d-821b-7da978bf7442: "a001fd3d-188f-4b5d-821b-7da978bf7442" is not a usable name for a role; write a name such as "Chat only""#,
+        ],
+    ),
+    (
+        top,
+        r#""roles": {"Chat": {"data_action": [], "not_data_actions": 1}}"#,
+        &[
+            r#"roles.Chat.data_action: unknown key; did you mean "data_actions"?"#,
+            "roles.Chat.data_actions: is missing; add the actions to grant",
+            r#"roles.Chat.not_data_actions: expected an array such as ["Microsoft.CognitiveServices/accounts/OpenAI/*/read"], found a number"#,
+        ],
+    ),
+    (
+        top,
+        r#""roles": {"Chat": {"data_actions": ["files/read", "Microsoft.CognitiveServices/accounts/OpenAI/file/read", "read", ""], "not_data_actions": ["Microsoft.Storage/*"]}}"#,
+        &[
+            r#"roles.Chat.data_actions[0]: "files/read" names no action of Azure OpenAI; did you mean "Microsoft.CognitiveServices/accounts/OpenAI/files/read"?"#,
+            r#"roles.Chat.data_actions[1]: "Microsoft.CognitiveServices/accounts/OpenAI/file/read" names no action of Azure OpenAI; did you mean "Microsoft.CognitiveServices/accounts/OpenAI/files/read"?"#,
+            r#"roles.Chat.data_actions[2]: "read" names no action of Azure OpenAI; for example "Microsoft.CognitiveServices/accounts/OpenAI/*/read""#,
+            r#"roles.Chat.data_actions[3]: is empty; write a string such as "Microsoft.CognitiveServices/accounts/OpenAI/""#,
+            r#"roles.Chat.not_data_actions[0]: "Microsoft.Storage/*" names no action of Azure OpenAI; for example "Microsoft.CognitiveServices/accounts/OpenAI/*/read""#,
+        ],
+    ),
+    (
+        top,
+        r#""roles": {"cognitive services user": {"data_actions": []}, "Chat": {"data_actions": []}, "CHAT": {"data_actions": []}}"#,
+        &[
+            r#"roles["cognitive services user"]: the name "cognitive services user" is that of a built-in role; leave the role out, or give yours another name and id"#,
+            r#"roles.CHAT: the name "CHAT" is taken by roles.Chat; define each role once"#,
+        ],
+    ),
+    (
+        top,
+        r#""roles": {"Chat": {"roleName": "Chat", "permissions": []}}"#,
+        &[
+            "roles.Chat: is a role in Azure's own form; put Azure's roles in an array, without names of your own",
+        ],
+    ),
+    (
+        top,
+        r#""roles": [{"roleName": "Chat", "permissions": [{"dataAction": []}]}, {"data_actions": []}, 1]"#,
+        &[
+            r#"roles[0].permissions[0].dataAction: unknown key; did you mean "dataActions"?"#,
+            "roles[1].data_actions: unknown key; the keys here are roleName, name, permissions, assignableScopes, createdBy, createdOn, description, id, roleType, type, updatedBy, updatedOn",
+            "roles[1].permissions: is missing; add Azure's permissions",
+            "roles[1].roleName: is missing; add the role's name",
+            r#"roles[2]: expected an object such as {"roleName": "Chat only", "permissions": [{"dataActions": []}]}, found a number"#,
+        ],
+    ),
+    (
+        top,
+        r#""roles": [{"roleName": "Chat", "name": "Chat", "permissions": [{"condition": "@Resource", "dataActions": [7], "notDataActions": {}}]}]"#,
+        &[
+            r#"roles[0].name: "Chat" is not a GUID; write the role's id there, and its name under roleName"#,
+            r#"roles[0].permissions[0].dataActions[0]: expected a string such as "Microsoft.CognitiveServices/accounts/OpenAI/", found a number"#,
+            r#"roles[0].permissions[0].notDataActions: expected an array such as ["Microsoft.CognitiveServices/accounts/OpenAI/*/read"], found an object"#,
+            "roles[0].permissions[0].condition: conditions are not evaluated here; name a role that has none",
+        ],
+    ),
+    (
+        top,
+        r#""roles": [{"properties": {"roleName": "A", "permissions": []}, "name": "a001fd3d-188f-4b5d-821b-7da978bf7442"}, {"properties": {"roleName": ""}, "permissions": []}]"#,
+        &[
+            r#"roles[0]: the id "a001fd3d-188f-4b5d-821b-7da978bf7442" is that of a built-in role; leave the role out, or give yours another name and id"#,
+            "roles[1].permissions: unknown key; the keys here are id, name, properties, type",
+            "roles[1].properties.permissions: is missing; add Azure's permissions",
+            r#"roles[1].properties.roleName: "" is not a usable name for a role; write a name such as "Chat only""#,
+        ],
+    ),
+    (
+        top,
+        r#""roles": [{"roleName": "A", "name": "cccccccc-0000-0000-0000-000000000001", "permissions": []}, {"roleName": "B", "name": "CCCCCCCC-0000-0000-0000-000000000001", "permissions": []}]"#,
+        &[
+            r#"roles[1]: the id "cccccccc-0000-0000-0000-000000000001" is taken by roles[0]; define each role once"#,
+        ],
+    ),
+    // Deployments.
+    (
+        app,
+        r#""deployments": "gpt-4o""#,
+        &[
+            r#"apps[0].deployments: expected an array such as ["gpt-4o", "text-embedding-*"], found a string"#,
+        ],
+    ),
+    (
+        app,
+        r#""deployments": ["gpt-4o", "*", "gpt*4", "a b", "", 4, "**"]"#,
+        &[
+            "apps[0].deployments[1]: names every deployment; leave deployments out to allow them all",
+            r#"apps[0].deployments[2]: "gpt*4" is not the name of a deployment; write up to 64 letters, digits, dots, hyphens and underscores; * stands only at the end"#,
+            r#"apps[0].deployments[3]: "a b" is not the name of a deployment; write up to 64 letters, digits, dots, hyphens and underscores; * stands only at the end"#,
+            r#"apps[0].deployments[4]: "" is not the name of a deployment; write up to 64 letters, digits, dots, hyphens and underscores; * stands only at the end"#,
+            r#"apps[0].deployments[5]: expected a string such as "gpt-4o", found a number"#,
+            r#"apps[0].deployments[6]: "**" is not the name of a deployment; write up to 64 letters, digits, dots, hyphens and underscores; * stands only at the end"#,
+        ],
     ),
     // Limits.
     (
@@ -995,8 +1118,7 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
         r#""log": {"filter_state": ["appid", "user", "action", "total_tokens", 1]}"#,
         &[
             r#"log.filter_state[0]: "appid" is not a field; did you mean "app_id"?"#,
-            r#"log.filter_state[1]: "user" is not a field; write "outcome", "code", "app_id", "app_name", "tenant_id" or "object_id""#,
-            r#"log.filter_state[2]: "action" is not supported yet; leave it out"#,
+            r#"log.filter_state[1]: "user" is not a field; write "outcome", "code", "app_id", "app_name", "tenant_id", "object_id", "action" or "deployment""#,
             r#"log.filter_state[3]: "total_tokens" is not supported yet; leave it out"#,
             r#"log.filter_state[4]: expected a string such as "outcome", found a number"#,
         ],

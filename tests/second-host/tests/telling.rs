@@ -33,6 +33,9 @@ const FIELDS: [&str; 24] = [
     "request_id",
 ];
 
+const CHAT: &str =
+    "Microsoft.CognitiveServices/accounts/OpenAI/deployments/chat/completions/action";
+
 fn start() -> (Process, Vm) {
     let process = Process::new();
     let policy = with(
@@ -76,6 +79,8 @@ fn an_allowed_request() {
         ("object_id", json!("dddddddd-0000-0000-0000-000000000001")),
         ("token_id", json!("Jx8s5WvQx0u1m3zB9kQCAA")),
         ("idtyp", json!("app")),
+        ("action", json!(CHAT)),
+        ("deployment", json!("gpt-4o")),
         ("method", json!("POST")),
         ("path", json!("/openai/deployments/gpt-4o/chat/completions")),
         ("api_version", json!("2024-10-21")),
@@ -214,6 +219,8 @@ fn the_filter_state_has_what_access_loggers_need() {
         ("app_name", "batch"),
         ("tenant_id", TENANT),
         ("object_id", "dddddddd-0000-0000-0000-000000000001"),
+        ("action", CHAT),
+        ("deployment", "gpt-4o"),
     ] {
         assert_eq!(told.state(field).as_deref(), Some(value), "{field}");
     }
