@@ -15,6 +15,7 @@
 //! | [`keys`] | issuers' key sets, and when they are fetched |
 //! | [`crypto`] | signature verification, by the host or in Rust |
 //! | [`limits`] | sliding windows and quotas, exact across workers |
+//! | [`usage`] | tokens, from answers as they stream by; `model`, from request bodies |
 //! | [`forward`] | what the backend receives |
 //! | [`refusal`] | why not, and what that is called outside |
 //! | [`answer`] | codes as HTTP |
@@ -49,6 +50,7 @@ pub mod store;
 pub mod telling;
 pub mod time;
 pub mod url;
+pub mod usage;
 
 #[cfg(target_arch = "wasm32")]
 mod shell;
