@@ -7,6 +7,7 @@
 //! | reader | reads |
 //! | --- | --- |
 //! | [`JsonUsageReader`] | `usage` in a JSON answer |
+//! | [`EventStreamReader`] | `usage` in server-sent events |
 //!
 //! The two sides differ in how strict they are. An answer comes from the backend, so what is
 //! odd in it is passed over, and what was found stays found. A request comes from anyone: what two
@@ -15,8 +16,10 @@
 mod answer;
 mod bytes;
 mod count;
+mod events;
 mod skip;
 mod text;
 
 pub use answer::JsonUsageReader;
 pub use count::Usage;
+pub use events::EventStreamReader;
