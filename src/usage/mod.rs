@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`JsonUsageReader`] | `usage` in a JSON answer |
 //! | [`EventStreamReader`] | `usage` in server-sent events |
+//! | [`EventFilter`] | the same, and takes out the usage event that the caller did not ask for |
 //!
 //! The two sides differ in how strict they are. An answer comes from the backend, so what is
 //! odd in it is passed over, and what was found stays found. A request comes from anyone: what two
@@ -17,9 +18,11 @@ mod answer;
 mod bytes;
 mod count;
 mod events;
+mod filter;
 mod skip;
 mod text;
 
 pub use answer::JsonUsageReader;
 pub use count::Usage;
 pub use events::EventStreamReader;
+pub use filter::{EventFilter, MAX_HELD};
