@@ -9,6 +9,7 @@
 //! | [`JsonUsageReader`] | `usage` in a JSON answer |
 //! | [`EventStreamReader`] | `usage` in server-sent events |
 //! | [`EventFilter`] | the same, and takes out the usage event that the caller did not ask for |
+//! | [`ModelReader`] | `model` and what bounds the answer, in a request body |
 //!
 //! The two sides differ in how strict they are. An answer comes from the backend, so what is
 //! odd in it is passed over, and what was found stays found. A request comes from anyone: what two
@@ -19,6 +20,8 @@ mod bytes;
 mod count;
 mod events;
 mod filter;
+mod grammar;
+mod request;
 mod skip;
 mod text;
 
@@ -26,3 +29,4 @@ pub use answer::JsonUsageReader;
 pub use count::Usage;
 pub use events::EventStreamReader;
 pub use filter::{EventFilter, MAX_HELD};
+pub use request::{BodyError, Member, ModelReader};
