@@ -17,6 +17,7 @@
 //! | [`operations`] | what a request asks for: its data action, and the model that it runs |
 //! | [`roles`] | what an application may ask for |
 //! | [`limits`] | sliding windows and quotas, exact across workers |
+//! | [`usage`] | tokens, from answers as they stream by; `model`, from request bodies |
 //! | [`forward`] | what the backend receives |
 //! | [`refusal`] | why not, and what that is called outside |
 //! | [`answer`] | codes as HTTP |
@@ -53,6 +54,7 @@ pub mod store;
 pub mod telling;
 pub mod time;
 pub mod url;
+pub mod usage;
 
 #[cfg(target_arch = "wasm32")]
 mod shell;

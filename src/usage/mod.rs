@@ -1,0 +1,32 @@
+//! What a call used, read as its bytes stream by; and what a request body asks for.
+//!
+//! Every reader here is pushed bytes, cut anywhere, and gives the same result for every cut. None
+//! keeps more than a few KiB, recurses, or goes back: the cost is linear in the bytes, and a gigabyte
+//! of answer takes no more memory than a small one.
+//!
+//! | reader | reads |
+//! | --- | --- |
+//! | [`JsonUsageReader`] | `usage` in a JSON answer |
+//! | [`EventStreamReader`] | `usage` in server-sent events |
+//! | [`EventFilter`] | the same, and takes out the usage event that the caller did not ask for |
+//! | [`ModelReader`] | `model` and what bounds the answer, in a request body |
+//!
+//! The two sides differ in how strict they are. An answer comes from the backend, so what is
+//! odd in it is passed over, and what was found stays found. A request comes from anyone: what two
+//! readers could read differently is refused.
+
+mod answer;
+mod bytes;
+mod count;
+mod events;
+mod filter;
+mod grammar;
+mod request;
+mod skip;
+mod text;
+
+pub use answer::JsonUsageReader;
+pub use count::Usage;
+pub use events::EventStreamReader;
+pub use filter::{EventFilter, MAX_HELD};
+pub use request::{BodyError, Member, ModelReader};

@@ -1,0 +1,491 @@
+//! What a request body asks for: the model, and what bounds the answer.
+
+use std::fmt;
+use std::ops::Range;
+
+use super::bytes::Cursor;
+use super::grammar::{Fault, Grammar, Token};
+use super::text::{Kept, unescaped};
+
+/// Longest model name, as it is written. Deployments have up to 64 characters, fine-tuned models
+/// about 100.
+const MAX_MODEL: usize = 1024;
+
+/// Longest name that can be one of those looked for, each of its characters escaped.
+const MAX_NAME: usize = 6 * "max_completion_tokens".len();
+
+/// Longest number or literal that is read.
+const MAX_SCALAR: usize = 32;
+
+/// A member of a request body that decides something here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Member {
+    /// `best_of`: completions made and counted, of which `n` are answered
+    BestOf,
+    /// `include_usage` within `stream_options`
+    IncludeUsage,
+    /// `max_completion_tokens`
+    MaxCompletionTokens,
+    /// `max_output_tokens`
+    MaxOutputTokens,
+    /// `max_tokens`
+    MaxTokens,
+    /// `model`
+    Model,
+    /// `n`
+    N,
+    /// `stream`
+    Stream,
+    /// `stream_options`
+    StreamOptions,
+}
+
+impl Member {
+    const ALL: [Self; 9] = [
+        Self::BestOf,
+        Self::IncludeUsage,
+        Self::MaxCompletionTokens,
+        Self::MaxOutputTokens,
+        Self::MaxTokens,
+        Self::Model,
+        Self::N,
+        Self::Stream,
+        Self::StreamOptions,
+    ];
+
+    /// Its name in the body.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BestOf => "best_of",
+            Self::IncludeUsage => "include_usage",
+            Self::MaxCompletionTokens => "max_completion_tokens",
+            Self::MaxOutputTokens => "max_output_tokens",
+            Self::MaxTokens => "max_tokens",
+            Self::Model => "model",
+            Self::N => "n",
+            Self::Stream => "stream",
+            Self::StreamOptions => "stream_options",
+        }
+    }
+
+    const fn bit(self) -> u16 {
+        match self {
+            Self::BestOf => 1,
+            Self::IncludeUsage => 1 << 1,
+            Self::MaxCompletionTokens => 1 << 2,
+            Self::MaxOutputTokens => 1 << 3,
+            Self::MaxTokens => 1 << 4,
+            Self::Model => 1 << 5,
+            Self::N => 1 << 6,
+            Self::Stream => 1 << 7,
+            Self::StreamOptions => 1 << 8,
+        }
+    }
+}
+
+/// Why a request body is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// It is not JSON in UTF-8, to the letter of RFC 8259.
+    NotJson,
+    /// It is some other JSON value.
+    NotAnObject,
+    /// It nests deeper than 128 levels.
+    TooDeep,
+    /// It ends too early, or is empty.
+    Truncated,
+    /// A member is there twice, be it written with escapes or in another case.
+    Repeated(Member),
+    /// A member's name is written in another case, which readers take for the member or not.
+    OtherCase(Member),
+    /// A member's value has another type than the API's, or is negative.
+    WrongType(Member),
+    /// A member's value is longer than any that makes sense.
+    TooLong(Member),
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotJson => formatter.write_str("the body is not JSON"),
+            Self::NotAnObject => formatter.write_str("the body is not a JSON object"),
+            Self::TooDeep => formatter.write_str("the body is nested too deeply"),
+            Self::Truncated => formatter.write_str("the body ends too early"),
+            Self::Repeated(member) => write!(formatter, "`{}` is repeated", member.name()),
+            Self::OtherCase(member) => {
+                write!(formatter, "`{}` is written in another case", member.name())
+            }
+            Self::WrongType(member) => write!(formatter, "`{}` has the wrong type", member.name()),
+            Self::TooLong(member) => write!(formatter, "`{}` is too long", member.name()),
+        }
+    }
+}
+
+/// Reads one request body as it passes.
+///
+/// [`Self::model`] is there as soon as it was read, but only the end of the body shows that it is
+/// not repeated. So a body may go on to the backend while it is read, as long as its last bytes
+/// wait for [`Self::finish`]: no backend acts on half a JSON object. `null` is as good as
+/// absent, as clients write it. A body that is wrong in several ways is refused for one of them, and
+/// which one may depend on how it is cut.
+#[derive(Clone, Debug)]
+pub struct ModelReader {
+    grammar: Grammar,
+    utf8: Utf8,
+    refused: Option<BodyError>,
+    scanned: u64,
+    /// The members seen, a bit each.
+    seen: u16,
+    /// The member whose value comes next or is being read.
+    member: Option<Member>,
+    in_options: bool,
+    /// The name or value that is being read.
+    kept: Kept,
+    model: Option<String>,
+    stream: Option<bool>,
+    include_usage: Option<bool>,
+    max_tokens: Option<u64>,
+    choices: Option<u64>,
+    options_begin: Option<u64>,
+    options_end: Option<u64>,
+    closed_at: Option<u64>,
+}
+
+impl Default for ModelReader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ModelReader {
+    /// A reader at the start of a body.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            grammar: Grammar::new(),
+            utf8: Utf8::default(),
+            refused: None,
+            scanned: 0,
+            seen: 0,
+            member: None,
+            in_options: false,
+            kept: Kept::up_to(MAX_NAME),
+            model: None,
+            stream: None,
+            include_usage: None,
+            max_tokens: None,
+            choices: None,
+            options_begin: None,
+            options_end: None,
+            closed_at: None,
+        }
+    }
+
+    /// Reads on. Once refused, nothing more is read.
+    ///
+    /// # Errors
+    /// The body is refused; it must not reach the backend whole.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), BodyError> {
+        if let Some(error) = self.refused {
+            return Err(error);
+        }
+        let read = self.read(bytes);
+        self.scanned = self.scanned.saturating_add(count(bytes.len()));
+        self.refused = read.err();
+        read
+    }
+
+    /// The end of the body.
+    ///
+    /// # Errors
+    /// The body is refused.
+    pub fn finish(&mut self) -> Result<(), BodyError> {
+        match self.refused {
+            Some(error) => Err(error),
+            None if self.grammar.is_complete() => Ok(()),
+            None => {
+                self.refused = Some(BodyError::Truncated);
+                Err(BodyError::Truncated)
+            }
+        }
+    }
+
+    /// `model`, unescaped, once it was read.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    /// `stream`
+    #[must_use]
+    pub fn stream(&self) -> Option<bool> {
+        self.stream
+    }
+
+    /// `stream_options.include_usage`
+    #[must_use]
+    pub fn include_usage(&self) -> Option<bool> {
+        self.include_usage
+    }
+
+    /// The largest of `max_tokens`, `max_completion_tokens` and `max_output_tokens`.
+    #[must_use]
+    pub fn max_tokens(&self) -> Option<u64> {
+        self.max_tokens
+    }
+
+    /// How many answers are made, each of up to [`Self::max_tokens`]: the larger of `n` and `best_of`.
+    #[must_use]
+    pub fn choices(&self) -> Option<u64> {
+        self.choices
+    }
+
+    /// Bytes of the body so far, from which the prompt is estimated.
+    #[must_use]
+    pub fn scanned(&self) -> u64 {
+        self.scanned
+    }
+
+    /// Where in the body the value of `stream_options` stands.
+    #[must_use]
+    pub fn stream_options_at(&self) -> Option<Range<u64>> {
+        Some(self.options_begin?..self.options_end?)
+    }
+
+    /// Where in the body the bracket that closes the object stands, once it was read.
+    #[must_use]
+    pub fn closed_at(&self) -> Option<u64> {
+        self.closed_at
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Result<(), BodyError> {
+        if !self.utf8.push(bytes) {
+            return Err(BodyError::NotJson);
+        }
+        let mut input = Cursor::new(bytes);
+        loop {
+            let token = self.grammar.next(&mut input).map_err(|fault| match fault {
+                Fault::NotJson => BodyError::NotJson,
+                Fault::TooDeep => BodyError::TooDeep,
+            })?;
+            let Some(token) = token else { return Ok(()) };
+            self.token(token, self.scanned.saturating_add(count(input.taken())))?;
+        }
+    }
+
+    /// One token, which ends at `end`.
+    fn token(&mut self, token: Token<'_>, end: u64) -> Result<(), BodyError> {
+        let depth = self.grammar.depth();
+        match token {
+            Token::Object if depth == 1 => Ok(()),
+            _ if end_of_body(depth) && token != Token::End => Err(BodyError::NotAnObject),
+            Token::Array if depth == 1 => Err(BodyError::NotAnObject),
+            Token::Object | Token::Array => self.opened(token, end),
+            Token::End => {
+                self.closed(depth, end);
+                Ok(())
+            }
+            Token::Name { part, last } => self.name(part, last),
+            Token::Text { part, last } => self.text(part, last),
+            Token::Scalar { part, last } => self.scalar(part, last, end),
+        }
+    }
+
+    fn opened(&mut self, token: Token<'_>, end: u64) -> Result<(), BodyError> {
+        match self.member.take() {
+            None => Ok(()),
+            Some(Member::StreamOptions) if token == Token::Object => {
+                self.in_options = true;
+                self.kept.clear_for(MAX_NAME);
+                self.options_begin = Some(end.saturating_sub(1));
+                Ok(())
+            }
+            Some(member) => Err(BodyError::WrongType(member)),
+        }
+    }
+
+    fn closed(&mut self, depth: u8, end: u64) {
+        match depth {
+            0 => self.closed_at = Some(end.saturating_sub(1)),
+            1 if self.in_options => {
+                self.in_options = false;
+                self.options_end = Some(end);
+            }
+            _ => {}
+        }
+    }
+
+    fn name(&mut self, part: &[u8], last: bool) -> Result<(), BodyError> {
+        match (self.grammar.depth(), self.in_options) {
+            (1, _) | (2, true) => {}
+            _ => return Ok(()),
+        }
+        self.kept.push(part);
+        if !last {
+            return Ok(());
+        }
+        self.member = self.named()?;
+        self.kept.clear_for(match self.member {
+            None => MAX_NAME,
+            Some(Member::Model) => MAX_MODEL,
+            Some(_) => MAX_SCALAR,
+        });
+        Ok(())
+    }
+
+    /// The member that the name means, which must be its first.
+    fn named(&mut self) -> Result<Option<Member>, BodyError> {
+        let Some(raw) = self.kept.whole() else {
+            return Ok(None);
+        };
+        // A lone surrogate: every reader makes something else of it.
+        let name = unescaped(raw).ok_or(BodyError::NotJson)?;
+        let inner = |member: &Member| (*member == Member::IncludeUsage) == self.in_options;
+        let meant = Member::ALL
+            .into_iter()
+            .filter(inner)
+            .find(|member| member.name().eq_ignore_ascii_case(&name));
+        let Some(member) = meant else { return Ok(None) };
+        if self.seen & member.bit() != 0 {
+            return Err(BodyError::Repeated(member));
+        }
+        if member.name() != name {
+            return Err(BodyError::OtherCase(member));
+        }
+        self.seen |= member.bit();
+        Ok(Some(member))
+    }
+
+    fn text(&mut self, part: &[u8], last: bool) -> Result<(), BodyError> {
+        match self.member {
+            None => return Ok(()),
+            Some(Member::Model) => {}
+            Some(member) => return Err(BodyError::WrongType(member)),
+        }
+        self.kept.push(part);
+        let raw = self.kept.whole().ok_or(BodyError::TooLong(Member::Model))?;
+        if last {
+            let model = unescaped(raw).ok_or(BodyError::NotJson)?;
+            self.model = Some(model.into_owned());
+            self.value_ends();
+        }
+        Ok(())
+    }
+
+    fn scalar(&mut self, part: &[u8], last: bool, end: u64) -> Result<(), BodyError> {
+        let Some(member) = self.member else {
+            return Ok(());
+        };
+        self.kept.push(part);
+        let raw = self.kept.whole().ok_or(BodyError::TooLong(member))?;
+        if last {
+            let value = Scalar::read(raw).ok_or(BodyError::WrongType(member))?;
+            if member == Member::StreamOptions {
+                self.options_begin = Some(end.saturating_sub(count(raw.len())));
+                self.options_end = Some(end);
+            }
+            self.set(member, value)?;
+            self.value_ends();
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, member: Member, value: Scalar) -> Result<(), BodyError> {
+        match (member, value) {
+            (_, Scalar::Null) => {}
+            (Member::Stream, Scalar::Bool(stream)) => self.stream = Some(stream),
+            (Member::IncludeUsage, Scalar::Bool(usage)) => self.include_usage = Some(usage),
+            (
+                Member::MaxTokens | Member::MaxCompletionTokens | Member::MaxOutputTokens,
+                Scalar::Count(tokens),
+            ) => self.max_tokens = self.max_tokens.max(Some(tokens)),
+            (Member::N | Member::BestOf, Scalar::Count(choices)) => {
+                self.choices = self.choices.max(Some(choices));
+            }
+            _ => return Err(BodyError::WrongType(member)),
+        }
+        Ok(())
+    }
+
+    fn value_ends(&mut self) {
+        self.member = None;
+        self.kept.clear_for(MAX_NAME);
+    }
+}
+
+/// No bracket is open: before the object, or after it.
+fn end_of_body(depth: u8) -> bool {
+    depth == 0
+}
+
+fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// A value without parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scalar {
+    Null,
+    Bool(bool),
+    Count(u64),
+}
+
+impl Scalar {
+    /// From JSON text; `None` for what is none of these, such as -1 or 1.5.
+    fn read(raw: &[u8]) -> Option<Self> {
+        match raw {
+            b"null" => return Some(Self::Null),
+            b"true" => return Some(Self::Bool(true)),
+            b"false" => return Some(Self::Bool(false)),
+            _ => {}
+        }
+        let text = std::str::from_utf8(raw).ok()?;
+        // 100.0 is an integer to JSON schemas.
+        let integer = match text.split_once('.') {
+            Some((integer, fraction)) if fraction.bytes().all(|digit| digit == b'0') => integer,
+            Some(_) => return None,
+            None => text,
+        };
+        integer.parse().ok().map(Self::Count)
+    }
+}
+
+/// Checks that text is UTF-8, cut anywhere.
+#[derive(Clone, Debug, Default)]
+struct Utf8 {
+    /// The start of a character that the last piece cut off.
+    open: Vec<u8>,
+}
+
+impl Utf8 {
+    /// False once it is not.
+    fn push(&mut self, bytes: &[u8]) -> bool {
+        let mut input = Cursor::new(bytes);
+        while !self.open.is_empty() {
+            let Some(next) = input.next() else {
+                return true;
+            };
+            self.open.push(next);
+            match std::str::from_utf8(&self.open) {
+                Ok(_) => self.open.clear(),
+                Err(error) if error.error_len().is_some() => return false,
+                Err(_) => {}
+            }
+        }
+        match std::str::from_utf8(input.rest()) {
+            Ok(_) => true,
+            Err(error) => {
+                input.take(error.valid_up_to());
+                let cut_off = error.error_len().is_none();
+                if cut_off {
+                    self.open.extend_from_slice(input.rest());
+                }
+                cut_off
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

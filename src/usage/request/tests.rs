@@ -1,0 +1,324 @@
+use super::*;
+
+fn read(text: &[u8]) -> (ModelReader, Result<(), BodyError>) {
+    let mut whole = ModelReader::new();
+    let result = whole.push(text).and_then(|()| whole.finish());
+    for cut in 0..=text.len() {
+        let (first, second) = text.split_at(cut);
+        let mut parts = ModelReader::new();
+        let cut_result = parts
+            .push(first)
+            .and_then(|()| parts.push(second))
+            .and_then(|()| parts.finish());
+        assert_eq!(
+            (cut_result, facts(&parts)),
+            (result, facts(&whole)),
+            "{:?} cut at {cut}",
+            String::from_utf8_lossy(text)
+        );
+    }
+    let mut single = ModelReader::new();
+    let single_result = text
+        .chunks(1)
+        .try_for_each(|byte| single.push(byte))
+        .and_then(|()| single.finish());
+    assert_eq!((single_result, facts(&single)), (result, facts(&whole)));
+    (whole, result)
+}
+
+fn facts(reader: &ModelReader) -> impl PartialEq + fmt::Debug + use<> {
+    (
+        reader.model.clone(),
+        (reader.stream, reader.include_usage),
+        (reader.max_tokens, reader.choices),
+        (reader.stream_options_at(), reader.closed_at),
+    )
+}
+
+#[track_caller]
+fn refused(text: &[u8], error: BodyError) {
+    assert_eq!(
+        read(text).1,
+        Err(error),
+        "{:?}",
+        String::from_utf8_lossy(text)
+    );
+}
+
+#[test]
+fn reads_what_decides() {
+    let text = r#" {"messages":[{"role":"user","content":"\"model\":\"x\" {["}],
+        "model" : "gpt-4o\u002dmini","stream":true,
+        "stream_options":{"include_usage":false,"x":[{"include_usage":7}]},
+        "max_tokens":100,"max_completion_tokens":200.0,"max_output_tokens":null,
+        "n":2,"best_of":3,"metadata":{"model":"y","n":"z"}} "#;
+    let (reader, result) = read(text.as_bytes());
+    assert_eq!(result, Ok(()));
+    assert_eq!(reader.model(), Some("gpt-4o-mini"));
+    assert_eq!(reader.stream(), Some(true));
+    assert_eq!(reader.include_usage(), Some(false));
+    assert_eq!(reader.max_tokens(), Some(200));
+    assert_eq!(reader.choices(), Some(3));
+    assert_eq!(reader.scanned(), text.len() as u64);
+
+    let at = reader.stream_options_at().unwrap();
+    let options = &text[at.start as usize..at.end as usize];
+    assert_eq!(
+        options,
+        r#"{"include_usage":false,"x":[{"include_usage":7}]}"#
+    );
+    assert_eq!(reader.closed_at(), text.rfind('}').map(|at| at as u64));
+}
+
+#[test]
+fn null_is_absent() {
+    let text = br#"{"model":null,"stream":null,"stream_options":null,"max_tokens":null,"n":null}"#;
+    let (reader, result) = read(text);
+    assert_eq!(result, Ok(()));
+    assert_eq!(reader.model(), None);
+    assert_eq!((reader.stream(), reader.include_usage()), (None, None));
+    assert_eq!((reader.max_tokens(), reader.choices()), (None, None));
+    let at = reader.stream_options_at().unwrap();
+    assert_eq!(&text[at.start as usize..at.end as usize], b"null");
+
+    let (reader, result) = read(b"{}");
+    assert_eq!(
+        (result, reader.model(), reader.closed_at()),
+        (Ok(()), None, Some(1))
+    );
+}
+
+#[test]
+fn the_model_is_known_before_the_end() {
+    let mut reader = ModelReader::new();
+    assert_eq!(reader.push(b"{\"model\":\"gpt"), Ok(()));
+    assert_eq!(reader.model(), None);
+    assert_eq!(reader.push(b"-4o\""), Ok(()));
+    assert_eq!(reader.model(), Some("gpt-4o"));
+    assert_eq!(reader.finish(), Err(BodyError::Truncated));
+}
+
+#[test]
+fn refuses_repeats() {
+    for second in [
+        r#""model":"b""#,
+        r#""\u006dodel":"b""#,
+        r#""\u006D\u006f\u0064\u0065\u006c":"b""#,
+        r#""model":"a""#,
+        r#""model":null"#,
+        r#""model":["b"]"#,
+        r#""MODEL":"b""#,
+    ] {
+        let text = format!("{{\"model\":\"a\",\"messages\":[],{second}}}");
+        refused(text.as_bytes(), BodyError::Repeated(Member::Model));
+    }
+    for member in Member::ALL {
+        let escaped: String = member
+            .name()
+            .bytes()
+            .map(|byte| format!("\\u{byte:04x}"))
+            .collect();
+        for name in [member.name(), &escaped] {
+            let twice = format!("{{\"{}\":null,\"{name}\":null}}", member.name());
+            let text = if member == Member::IncludeUsage {
+                format!("{{\"stream_options\":{twice}}}")
+            } else {
+                twice
+            };
+            refused(text.as_bytes(), BodyError::Repeated(member));
+        }
+    }
+    // Elsewhere, and with other names, it decides nothing.
+    for text in [
+        r#"{"a":{"model":1,"model":2},"a":3}"#,
+        r#"{"include_usage":1,"include_usage":2}"#,
+        r#"{"stream_options":{"model":1,"model":2}}"#,
+        r#"{"models":1,"mode":2,"":3,"":4}"#,
+    ] {
+        assert_eq!(read(text.as_bytes()).1, Ok(()), "{text}");
+    }
+}
+
+#[test]
+fn refuses_other_cases() {
+    refused(br#"{"Model":"a"}"#, BodyError::OtherCase(Member::Model));
+    refused(
+        br#"{"\u004dodel":"a","model":"b"}"#,
+        BodyError::OtherCase(Member::Model),
+    );
+    refused(br#"{"STREAM":true}"#, BodyError::OtherCase(Member::Stream));
+}
+
+#[test]
+fn refuses_wrong_types() {
+    for (member, values) in [
+        (Member::Model, &["1", "true", "[\"a\"]", "{\"a\":1}"][..]),
+        (Member::Stream, &["\"true\"", "1", "[]", "{}"]),
+        (Member::StreamOptions, &["true", "1", "\"x\"", "[]"]),
+        (
+            Member::MaxTokens,
+            &[
+                "\"5\"",
+                "-1",
+                "1.5",
+                "1e3",
+                "true",
+                "[]",
+                "18446744073709551616",
+            ],
+        ),
+        (Member::MaxCompletionTokens, &["\"5\"", "-0"]),
+        (Member::MaxOutputTokens, &["{}"]),
+        (Member::N, &["\"2\"", "-2", "2.5"]),
+        (Member::BestOf, &["false"]),
+    ] {
+        for value in values {
+            let text = format!("{{\"a\":0,\"{}\":{value},\"b\":0}}", member.name());
+            refused(text.as_bytes(), BodyError::WrongType(member));
+        }
+    }
+    let options = br#"{"stream_options":{"include_usage":"true"}}"#;
+    refused(options, BodyError::WrongType(Member::IncludeUsage));
+}
+
+#[test]
+fn refuses_what_is_too_long() {
+    let model = |length| format!("{{\"model\":\"{}\"}}", "x".repeat(length));
+    assert_eq!(read(model(MAX_MODEL).as_bytes()).1, Ok(()));
+    refused(
+        model(MAX_MODEL + 1).as_bytes(),
+        BodyError::TooLong(Member::Model),
+    );
+    let number = format!("{{\"n\":{}}}", "1".repeat(MAX_SCALAR + 1));
+    refused(number.as_bytes(), BodyError::TooLong(Member::N));
+    // A name this long is none of those looked for.
+    let name = format!("{{\"{}\":1}}", "model".repeat(1000));
+    assert_eq!(read(name.as_bytes()).1, Ok(()));
+}
+
+#[test]
+fn refuses_what_is_not_an_object() {
+    for text in [
+        &b"[]"[..],
+        b"\"model\"",
+        b"1 ",
+        b"null",
+        b"[{\"model\":\"a\"}]",
+    ] {
+        refused(text, BodyError::NotAnObject);
+    }
+    for text in [&b""[..], b"  ", b"{", b"{\"model\":\"a\"", b"{\"a\":[}"] {
+        let error = read(text).1.unwrap_err();
+        assert!(matches!(error, BodyError::Truncated | BodyError::NotJson));
+    }
+    refused(b"", BodyError::Truncated);
+    refused(b"{\"model\":\"a\"", BodyError::Truncated);
+}
+
+#[test]
+fn names_may_be_written_with_escapes() {
+    for member in Member::ALL {
+        let name: String = member
+            .name()
+            .bytes()
+            .map(|byte| format!("\\u{byte:04X}"))
+            .collect();
+        let wrong = format!("{{\"{name}\":[]}}");
+        let text = if member == Member::IncludeUsage {
+            format!("{{\"stream_options\":{wrong}}}")
+        } else {
+            wrong
+        };
+        refused(text.as_bytes(), BodyError::WrongType(member));
+    }
+}
+
+/// What lenient readers take, and read in other ways.
+#[test]
+fn refuses_what_is_not_json_to_the_letter() {
+    for text in [
+        &b"{\"a\":1,}"[..],
+        b"{\"a\":[1,]}",
+        b"{'model':'a'}",
+        b"{model:\"a\"}",
+        b"{\"a\":['\"'],\"model\":\"a\"}",
+        b"{/*\"*/\"model\":\"a\"}",
+        b"{//\n\"model\":\"a\"}",
+        b"{\"a\":NaN}",
+        b"{\"a\":Infinity}",
+        b"{\"a\":undefined}",
+        b"{\"a\":0x10}",
+        b"{\"a\":01}",
+        b"{\"a\":1.}",
+        b"{\"a\":.5}",
+        b"{\"a\":+1}",
+        b"{\"a\":1e}",
+        b"{\"a\":-}",
+        b"{\"a\":tru}",
+        b"{\"a\":nulll}",
+        b"{\"a\" \"b\"}",
+        b"{\"a\"}",
+        b"{\"a\":1 \"b\":2}",
+        b"{\"a\":[1 2]}",
+        b"{\"a\":[}]}",
+        b"{\"a\":{]}}",
+        b"{\"a\":1]",
+        b"{,}",
+        b"{\"a\":1}}",
+        b"{\"a\":1}{\"model\":\"b\"}",
+        b"{\"a\":1},",
+        b"{\"a\":\"\n\"}",
+        b"{\"a\":\"\0\"}",
+        b"{\"a\":\"\\x\"}",
+        b"{\"a\":\"\\u00g0\"}",
+        b"{\"a\":\"\xff\"}",
+        b"{\"a\":\"\xc3\"}",
+        b"{\"a\":\"\xc3(\"}",
+        b"{\"a\":\"\xf0\x9f\x98\"}",
+        b"{\"\xc1\xadodel\":\"b\"}",
+        b"{\"a\":\"\xed\xa0\x80\"}",
+        b"{\"\\ud800\":1}",
+        b"{\"model\":\"\\udc00\"}",
+        b"\xef\xbb\xbf{}",
+        b"{\0}\0",
+        b"\xff\xfe{\0}\0",
+    ] {
+        refused(text, BodyError::NotJson);
+    }
+}
+
+#[test]
+fn takes_all_of_json() {
+    for text in [
+        r#"{"a":[0,-0,1,-1.5,1e5,1E+5,1.25e-7,true,false,null,[],{},[[]],{"b":{}}]}"#,
+        r#"{"a":"\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00 é 😀"}"#,
+        "\t{\r\n\"a\" : [ 1 , 2 ] , \"b\" : { } }\n",
+        // A lone surrogate in text that nobody here reads, as JavaScript writes it.
+        r#"{"a":"\ud800"}"#,
+    ] {
+        assert_eq!(read(text.as_bytes()).1, Ok(()), "{text}");
+    }
+}
+
+#[test]
+fn depth_is_bounded() {
+    let nested = |depth: usize| {
+        let (open, shut) = ("[".repeat(depth - 1), "]".repeat(depth - 1));
+        format!("{{\"a\":{open}{shut},\"model\":\"m\"}}")
+    };
+    let (reader, result) = read(nested(128).as_bytes());
+    assert_eq!((result, reader.model()), (Ok(()), Some("m")));
+    refused(nested(129).as_bytes(), BodyError::TooDeep);
+    let mut reader = ModelReader::new();
+    let deep = "{\"a\":".repeat(100_000);
+    assert_eq!(reader.push(deep.as_bytes()), Err(BodyError::TooDeep));
+}
+
+#[test]
+fn once_refused_stays_refused() {
+    let mut reader = ModelReader::new();
+    assert_eq!(reader.push(b"{]"), Err(BodyError::NotJson));
+    assert_eq!(reader.push(b"{\"model\":\"a\"}"), Err(BodyError::NotJson));
+    assert_eq!(reader.finish(), Err(BodyError::NotJson));
+    assert_eq!((reader.model(), reader.scanned()), (None, 2));
+}
