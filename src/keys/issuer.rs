@@ -408,9 +408,7 @@ impl FetchedKeys {
 
     /// The gateway could not make the callout.
     pub fn not_sent(&mut self, store: &dyn SharedStore) -> FetchOutcome {
-        if let Some(running) = self.running.take() {
-            self.fail(running.attempt, store);
-        }
+        self.abandon(store);
         FetchOutcome::Unreachable(Unreachable::NotSent)
     }
 

@@ -124,9 +124,7 @@ impl CounterKeys {
         }
         let count_key = format!("{}unlisted", self.prefix);
         let granted = store::update(store, &count_key, |value| {
-            let count = value
-                .and_then(|bytes| bytes.try_into().ok())
-                .map_or(0, u32::from_le_bytes);
+            let count = read_count(value);
             if count >= MAX_UNLISTED {
                 return (false, None);
             }
@@ -142,14 +140,19 @@ impl CounterKeys {
         if !created.answer {
             // Another worker created it in between: one grant was one too many.
             store::update(store, &count_key, |value| {
-                let count = value
-                    .and_then(|bytes| bytes.try_into().ok())
-                    .map_or(0, u32::from_le_bytes);
+                let count = read_count(value);
                 ((), Some(count.saturating_sub(1).to_le_bytes().to_vec()))
             })?;
         }
         Ok(own)
     }
+}
+
+/// The number of unlisted applications with records of their own.
+fn read_count(value: Option<&[u8]>) -> u32 {
+    value
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u32::from_le_bytes)
 }
 
 /// Counts a call against all limits of an application, or against none.
