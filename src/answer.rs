@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::json::Value;
-use crate::policy::{AnswerFormat, Responses};
+use crate::limits::Reached;
+use crate::policy::{AnswerFormat, Measure, Responses};
 use crate::refusal::{Code, Outcome, Refusal};
 
 /// `realm` of `WWW-Authenticate` (RFC 9110 section 11.5).
@@ -75,7 +76,22 @@ fn message(refusal: &Refusal, retry_in: Option<u64>) -> String {
             "The principal lacks the required data action `{action}` to perform this operation."
         );
     }
-    let mut message = refusal.code().message().to_owned();
+    if let Refusal::Limit(Reached {
+        never: true, limit, ..
+    }) = refusal
+    {
+        return format!(
+            "The call may use more than the {limit} tokens of its limit. Shorten the prompt, or lower max_tokens."
+        );
+    }
+    let mut message = match refusal {
+        Refusal::Limit(reached)
+            if reached.measure != Measure::Calls && refusal.code() == Code::QuotaExceeded =>
+        {
+            "Out of token quota.".to_owned()
+        }
+        _ => refusal.code().message().to_owned(),
+    };
     if let Some(millis) = retry_in {
         // Writing to a string cannot fail.
         let _ = write!(message, " Try again in {} seconds.", seconds_up(millis));
@@ -95,18 +111,27 @@ fn challenge(code: Code) -> String {
 }
 
 /// `x-ratelimit-*` as Azure OpenAI writes them; `x-should-retry` keeps the OpenAI SDKs from
-/// retrying against a quota that is used up.
+/// retrying against a quota that is used up, or with a call that is too large.
 fn limit_headers(refusal: &Refusal, headers: &mut Vec<(&'static str, String)>) {
     let Refusal::Limit(reached) = refusal else {
         return;
     };
-    headers.push(("x-ratelimit-limit-requests", reached.limit.to_string()));
-    headers.push(("x-ratelimit-remaining-requests", "0".to_owned()));
-    headers.push((
-        "x-ratelimit-reset-requests",
-        seconds_up(reached.reset_in).to_string(),
-    ));
-    if refusal.code() == Code::QuotaExceeded {
+    let [limit, remaining, reset] = match reached.measure {
+        Measure::Calls => [
+            "x-ratelimit-limit-requests",
+            "x-ratelimit-remaining-requests",
+            "x-ratelimit-reset-requests",
+        ],
+        Measure::Tokens { .. } => [
+            "x-ratelimit-limit-tokens",
+            "x-ratelimit-remaining-tokens",
+            "x-ratelimit-reset-tokens",
+        ],
+    };
+    headers.push((limit, reached.limit.to_string()));
+    headers.push((remaining, reached.remaining.to_string()));
+    headers.push((reset, seconds_up(reached.reset_in).to_string()));
+    if reached.never || refusal.code() == Code::QuotaExceeded {
         headers.push(("x-should-retry", "false".to_owned()));
     }
 }

@@ -3,21 +3,33 @@
 //! A [`Gateway`] is one plugin in one VM. Time, headers, shared data and callout answers come in
 //! as values; verdicts and callouts go out as values. Nothing here acts.
 
+mod reading;
+
 use std::rc::Rc;
 
+use crate::body::RequestBody;
 use crate::credential::Credential;
 use crate::crypto::Crypto;
 use crate::forward::HeaderChanges;
+use crate::guid::Guid;
 use crate::jwt::{self, Algorithm, Caller, Claims, TokenCache, UntrustedToken, VerifyError};
 use crate::keys::{Answer, FetchOutcome, IssuerKeys, Lookup, NextCall, Progress};
-use crate::limits::{self, Admission, Admitted, CounterKeys, NamedLimit};
+use crate::limits::{
+    self, Admission, Admitted, Asking, CounterKeys, Deployment, NamedLimit, Settlement, TokensUsed,
+};
+use crate::metering::{Meter, Used};
 use crate::operations::{ModelPlace, Operation, Unread};
-use crate::policy::{Access, ApiKeyAction, App, CorsPreflight, HeaderSource, Issuer, Mode, Policy};
+use crate::policy::{
+    Access, ApiKeyAction, App, CorsPreflight, Deployments, HeaderSource, Issuer, Mode, Policy,
+};
 use crate::refusal::Refusal;
 use crate::request::{HeaderMap, RequestHead};
 use crate::store::SharedStore;
 use crate::telling::Asked;
 use crate::time::Time;
+use crate::usage::BodyError;
+
+use reading::{Reading, is_tellable};
 
 /// Most requests that wait for keys at one time, in one VM.
 pub const MAX_WAITING: usize = 1_000;
@@ -44,6 +56,12 @@ struct IssuerState {
     usable: bool,
 }
 
+/// Whom and what a decision is about.
+struct Subject {
+    claims: Option<Rc<Claims>>,
+    asked: Asked,
+}
+
 /// Counts since they were last taken, for the metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tallies {
@@ -62,12 +80,35 @@ pub enum Verdict {
     Allow(Allow),
     /// It is answered here.
     Refuse(Refuse),
+    /// Its head goes on, and its body decides, see [`Gateway::decide_on_body`].
+    Read(Box<Read>),
     /// It waits for keys. Asked again, it may still wait; its time is bounded by the caller of
     /// [`Gateway::decide`].
     Wait {
         /// Which issuer's keys.
         issuer: usize,
     },
+}
+
+/// A request whose body decides.
+#[derive(Debug)]
+pub struct Read {
+    /// Changes to the request's headers.
+    pub changes: HeaderChanges,
+    /// What is to be read.
+    pub body: RequestBody,
+    /// Measures what the call uses.
+    pub meter: Option<Meter>,
+    /// What was found out so far.
+    pub pending: Pending,
+}
+
+/// A decision that waits for the request's body.
+#[derive(Debug)]
+pub struct Pending {
+    caller: Caller,
+    asked: Asked,
+    place: ModelPlace,
 }
 
 /// A request that goes on.
@@ -80,6 +121,10 @@ pub struct Allow {
     pub asked: Asked,
     /// Changes to the request's headers.
     pub changes: HeaderChanges,
+    /// The body, where it has to ask for usage.
+    pub body: Option<RequestBody>,
+    /// Measures what the call uses, where that can be read.
+    pub meter: Option<Meter>,
     /// The call's places in the limits.
     pub admission: Option<Admission>,
     /// In report mode: why it would have been refused.
@@ -106,10 +151,29 @@ pub enum Patience {
     Over,
 }
 
-/// How far the steps of a decision came.
+/// Where the steps of a decision lead.
+enum Step {
+    /// Nothing more decides.
+    Admitted(Option<Admission>),
+    /// This caller's request is to be read on.
+    Body(Caller),
+}
+
+/// Where they ended.
 enum Stop {
     Refused(Refusal),
     Wait { issuer: usize },
+}
+
+impl Pending {
+    fn new(caller: Caller, asked: Asked, operation: &Result<Operation<'_>, Unread>) -> Self {
+        let place = reading::place(operation);
+        Self {
+            caller,
+            asked,
+            place,
+        }
+    }
 }
 
 impl From<Refusal> for Stop {
@@ -175,30 +239,90 @@ impl Gateway {
         let operation = head.operation();
         let mut claims = None;
         let mut changes = HeaderChanges::cleaning(&head, &policy);
-        let steps = self.steps(&head, &operation, clock, store, &mut claims, &mut changes);
-        let (admission, refusal) = match (steps, policy.mode, patience) {
-            (Ok(admission), ..) => (admission, None),
+        let step = self.steps(&head, &operation, clock, store, &mut claims, &mut changes);
+        let asked = Asked::of(operation.as_ref().ok());
+        let reading = match &claims {
+            Some(_) => Reading::new(&head, &operation, headers, &policy, &mut changes),
+            None => Reading::default(),
+        };
+        let decided = match (step, policy.mode, patience) {
+            (Ok(Step::Admitted(admission)), ..) => Ok(admission),
+            (Ok(Step::Body(caller)), ..) => {
+                return Verdict::Read(Box::new(Read {
+                    changes,
+                    body: reading
+                        .body
+                        .unwrap_or_else(|| RequestBody::new(headers, false)),
+                    meter: reading.meter,
+                    pending: Pending::new(caller, asked, &operation),
+                }));
+            }
             (Err(Stop::Wait { issuer }), Mode::Enforce, Patience::Wait) => {
                 return Verdict::Wait { issuer };
             }
-            (Err(Stop::Wait { issuer }), ..) => (None, Some(self.keys_unavailable(issuer, now))),
-            (Err(Stop::Refused(refusal)), ..) => (None, Some(refusal)),
+            (Err(Stop::Wait { issuer }), ..) => Err(self.keys_unavailable(issuer, now)),
+            (Err(Stop::Refused(refusal)), ..) => Err(refusal),
         };
-        let asked = Asked::of(operation.as_ref().ok());
-        match (refusal, policy.mode) {
-            (Some(refusal), Mode::Enforce) => Verdict::Refuse(Refuse {
-                refusal,
-                claims,
-                asked,
-            }),
-            (would_refuse, Mode::Report | Mode::Enforce) => Verdict::Allow(Allow {
-                claims,
-                asked,
-                changes,
-                admission,
-                would_refuse,
-            }),
+        let subject = Subject { claims, asked };
+        conclude(decided, policy.mode, subject, changes, reading)
+    }
+
+    /// Decides on a request whose body was to be read first: [`RequestBody::is_complete`], or it will
+    /// not become so any more.
+    pub fn decide_on_body(
+        &mut self,
+        pending: Pending,
+        body: &RequestBody,
+        clock: &dyn Fn() -> Time,
+        store: &dyn SharedStore,
+    ) -> Verdict {
+        let policy = Rc::clone(&self.policy);
+        let Pending {
+            caller,
+            mut asked,
+            place,
+        } = pending;
+        let claims = caller.into_claims();
+        let app = policy.apps.find(claims.app_id);
+        let model = body.model();
+        if place == ModelPlace::Body {
+            asked.deployment = model
+                .ok()
+                .flatten()
+                .filter(|name| is_tellable(name))
+                .map(str::to_owned);
         }
+        let permitted = match (&app.deployments, place) {
+            (Some(deployments), ModelPlace::Body) => permit_model(deployments, model),
+            _ => Ok(()),
+        };
+        let deployment = match (place, &asked.deployment) {
+            (ModelPlace::Nowhere, _) => Deployment::None,
+            (ModelPlace::Body, _) => model
+                .ok()
+                .flatten()
+                .map_or(Deployment::Unknown, Deployment::Named),
+            (_, Some(name)) => Deployment::Named(name),
+            (_, None) => Deployment::Unknown,
+        };
+        let asking = Asking {
+            action: asked.action,
+            deployment,
+            reserve: body.bound(asked.action),
+        };
+        let decided =
+            permitted.and_then(|()| self.count(app, claims.app_id, &asking, clock, store));
+        let subject = Subject {
+            claims: Some(claims),
+            asked,
+        };
+        conclude(
+            decided,
+            policy.mode,
+            subject,
+            HeaderChanges::default(),
+            Reading::default(),
+        )
     }
 
     /// The steps of a decision, in order. `claims` is set as soon as the token's signature is good,
@@ -211,7 +335,7 @@ impl Gateway {
         store: &dyn SharedStore,
         claims: &mut Option<Rc<Claims>>,
         changes: &mut HeaderChanges,
-    ) -> Result<Option<Admission>, Stop> {
+    ) -> Result<Step, Stop> {
         let policy = Rc::clone(&self.policy);
         let has_key =
             !head.key_headers.is_empty() || head.key_in_query || head.key_protocols.is_some();
@@ -220,7 +344,7 @@ impl Gateway {
         }
         let preflight = policy.cors_preflight == CorsPreflight::Pass && head.is_preflight();
         if preflight || head.is_public(&policy.public_paths) {
-            return Ok(None);
+            return Ok(Step::Admitted(None));
         }
         let credential = Credential::read(&head.authorization);
         let token = match credential {
@@ -236,7 +360,12 @@ impl Gateway {
             return Err(Refusal::App.into());
         }
         permit(app, operation)?;
-        self.count(app, app_id, clock, store)
+        if reading::body_decides(app, head, operation, &policy) {
+            return Ok(Step::Body(admitted));
+        }
+        let asking = reading::asking(operation);
+        let admission = self.count(app, app_id, &asking, clock, store)?;
+        Ok(Step::Admitted(admission))
     }
 
     /// A caller for a token: from the cache, or verified now.
@@ -316,10 +445,11 @@ impl Gateway {
     fn count(
         &mut self,
         app: &App,
-        app_id: crate::guid::Guid,
+        app_id: Guid,
+        asking: &Asking<'_>,
         clock: &dyn Fn() -> Time,
         store: &dyn SharedStore,
-    ) -> Result<Option<Admission>, Stop> {
+    ) -> Result<Option<Admission>, Refusal> {
         if app.limits.is_empty() {
             return Ok(None);
         }
@@ -334,17 +464,31 @@ impl Gateway {
                 .map_err(|_| Refusal::Counters)?,
         };
         let retries = &mut self.tallies.counter_retries;
-        match limits::admit(store, key, limits, clock, retries) {
+        match limits::admit(store, key, limits, asking, clock, retries) {
             Ok(Admitted::Counted(admission)) => Ok(Some(admission)),
-            Ok(Admitted::Reached(reached)) => Err(Refusal::Limit(reached).into()),
-            Err(_) => Err(Refusal::Counters.into()),
+            Ok(Admitted::Reached(reached)) => Err(Refusal::Limit(reached)),
+            Err(_) => Err(Refusal::Counters),
         }
     }
 
-    /// Settles a call whose answer is known, or known never to come.
-    pub fn settle(&mut self, admission: Admission, status: Option<u16>, store: &dyn SharedStore) {
+    /// Settles a call whose answer is known, or known never to come. `used` is what it used.
+    pub fn settle(
+        &mut self,
+        admission: Admission,
+        status: Option<u16>,
+        used: Used,
+        clock: &dyn Fn() -> Time,
+        store: &dyn SharedStore,
+    ) {
+        let tokens = match used {
+            Used::Said(usage) => TokensUsed::Said(usage.tokens().unwrap_or_default()),
+            Used::Estimated(estimate) => TokensUsed::Unsaid { estimate },
+            Used::Nothing => TokensUsed::Said(0),
+        };
+        let settlement = Settlement { status, tokens };
+        let retries = &mut self.tallies.counter_retries;
         // When the host fails the call stays counted, which errs on the side of the limit.
-        let _ = admission.settle(store, status, &mut self.tallies.counter_retries);
+        let _ = admission.settle(store, &settlement, clock, retries);
     }
 
     fn keys_unavailable(&mut self, issuer: usize, now: Time) -> Refusal {
@@ -491,12 +635,54 @@ fn permit(app: &App, operation: &Result<Operation<'_>, Unread>) -> Result<(), Re
     };
     match (operation.deployment, operation.model) {
         (Some(name), _) if deployments.include(name) => Ok(()),
-        (None, ModelPlace::Nowhere) => Ok(()),
-        // The body is not read yet, so a model that it names is none of the allowed ones.
-        (None, ModelPlace::Body) => Err(Refusal::Deployment),
+        // The body decides.
+        (None, ModelPlace::Nowhere | ModelPlace::Body) => Ok(()),
         // Named where nobody here can see it, or not at all.
         (Some(_) | None, _) => Err(Refusal::Deployment),
     }
+}
+
+/// Whether an application may run the model that the body names. One that is not named was
+/// stored before, where nobody here can see it.
+fn permit_model(
+    deployments: &Deployments,
+    model: Result<Option<&str>, BodyError>,
+) -> Result<(), Refusal> {
+    match model {
+        Ok(Some(name)) if deployments.include(name) => Ok(()),
+        Ok(_) => Err(Refusal::Deployment),
+        Err(error) => Err(Refusal::Body(error)),
+    }
+}
+
+/// The end of a decision, and the only place where `Allow` is made.
+fn conclude(
+    decided: Result<Option<Admission>, Refusal>,
+    mode: Mode,
+    Subject { claims, asked }: Subject,
+    changes: HeaderChanges,
+    reading: Reading,
+) -> Verdict {
+    let (admission, would_refuse) = match (decided, mode) {
+        (Ok(admission), _) => (admission, None),
+        (Err(refusal), Mode::Report) => (None, Some(refusal)),
+        (Err(refusal), Mode::Enforce) => {
+            return Verdict::Refuse(Refuse {
+                refusal,
+                claims,
+                asked,
+            });
+        }
+    };
+    Verdict::Allow(Allow {
+        claims,
+        asked,
+        changes,
+        body: reading.body,
+        meter: reading.meter,
+        admission,
+        would_refuse,
+    })
 }
 
 /// Claims that decisions or headers need beyond the registered ones.

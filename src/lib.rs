@@ -18,6 +18,8 @@
 //! | [`roles`] | what an application may ask for |
 //! | [`limits`] | sliding windows and quotas, exact across workers |
 //! | [`usage`] | tokens, from answers as they stream by; `model`, from request bodies |
+//! | [`body`] | what is read of a request body, and added to it |
+//! | [`metering`] | what a call used |
 //! | [`forward`] | what the backend receives |
 //! | [`refusal`] | why not, and what that is called outside |
 //! | [`answer`] | codes as HTTP |
@@ -35,6 +37,7 @@
 )]
 
 pub mod answer;
+pub mod body;
 pub mod credential;
 pub mod crypto;
 pub mod forward;
@@ -44,6 +47,7 @@ pub mod json;
 pub mod jwt;
 pub mod keys;
 pub mod limits;
+pub mod metering;
 pub mod operations;
 pub mod policy;
 pub mod protobuf;

@@ -8,7 +8,8 @@ use std::fmt;
 use crate::jwt::{ClaimError, ClaimRefusal, TokenError, VerifyError};
 use crate::limits::Reached;
 use crate::operations::Action;
-use crate::policy::{Response, Responses, Window};
+use crate::policy::{Measure, Response, Responses, Window};
+use crate::usage::BodyError;
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub enum Refusal {
     },
     /// The application may not use the deployment.
     Deployment,
+    /// The body cannot be read in one way only, so which deployment it names is not known.
+    Body(BodyError),
     /// A limit is reached.
     Limit(Reached),
     /// The counters could not be kept, so the limit cannot be either.
@@ -86,6 +89,8 @@ pub enum Code {
     DeploymentNotAllowed,
     /// 429
     RateLimitExceeded,
+    /// 429
+    TokenLimitExceeded,
     /// 429
     QuotaExceeded,
     /// 503
@@ -136,10 +141,11 @@ impl Refusal {
             Self::ApiKey => Code::AuthenticationTypeDisabled,
             Self::App => Code::AppNotAllowed,
             Self::Permission { .. } => Code::PermissionDenied,
-            Self::Deployment => Code::DeploymentNotAllowed,
-            Self::Limit(reached) => match reached.window {
-                Window::Sliding { .. } => Code::RateLimitExceeded,
-                Window::Calendar(_) => Code::QuotaExceeded,
+            Self::Deployment | Self::Body(_) => Code::DeploymentNotAllowed,
+            Self::Limit(reached) => match (reached.window, reached.measure) {
+                (Window::Sliding { .. }, Measure::Calls) => Code::RateLimitExceeded,
+                (Window::Sliding { .. }, Measure::Tokens { .. }) => Code::TokenLimitExceeded,
+                (Window::Calendar(_), _) => Code::QuotaExceeded,
             },
             Self::Counters => Code::RateLimitExceeded,
             Self::Keys { .. } => Code::KeysUnavailable,
@@ -169,11 +175,17 @@ impl fmt::Display for Refusal {
                 formatter.write_str("method and path are no operation that a role could grant")
             }
             Self::Deployment => formatter.write_str("the application may not use the deployment"),
+            Self::Body(error) => write!(formatter, "the deployment is not known: {error}"),
             Self::Limit(reached) => {
+                let measure = match reached.measure {
+                    Measure::Calls => "calls",
+                    Measure::Tokens { .. } => "tokens",
+                };
+                let (limit, remaining) = (reached.limit, reached.remaining);
                 write!(
                     formatter,
-                    "{} calls per {:?}",
-                    reached.limit, reached.window
+                    "{limit} {measure} per {:?}, of which {remaining} are left",
+                    reached.window
                 )
             }
             Self::Counters => formatter.write_str("shared data failed"),
@@ -204,6 +216,7 @@ impl Code {
             Self::PermissionDenied => "PermissionDenied",
             Self::DeploymentNotAllowed => "DeploymentNotAllowed",
             Self::RateLimitExceeded => "RateLimitExceeded",
+            Self::TokenLimitExceeded => "TokenLimitExceeded",
             Self::QuotaExceeded => "QuotaExceeded",
             Self::KeysUnavailable => "KeysUnavailable",
         }
@@ -227,7 +240,7 @@ impl Code {
             Self::AppNotAllowed | Self::PermissionDenied | Self::DeploymentNotAllowed => {
                 Outcome::Forbidden
             }
-            Self::RateLimitExceeded => Outcome::Limited,
+            Self::RateLimitExceeded | Self::TokenLimitExceeded => Outcome::Limited,
             Self::QuotaExceeded => Outcome::Quota,
             Self::KeysUnavailable => Outcome::Unavailable,
         }
@@ -261,6 +274,7 @@ impl Code {
             Self::PermissionDenied => "The operation is not permitted.",
             Self::DeploymentNotAllowed => "The application is not allowed to use this deployment.",
             Self::RateLimitExceeded => "Rate limit is exceeded.",
+            Self::TokenLimitExceeded => "Token limit is exceeded.",
             Self::QuotaExceeded => "Out of call volume quota.",
             Self::KeysUnavailable => {
                 "The signing keys of the identity provider are temporarily unavailable."

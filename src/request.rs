@@ -115,6 +115,8 @@ pub struct RequestHead<'a> {
     pub foreign: Vec<&'a [u8]>,
     /// `access-control-request-method` is there.
     pub asks_for_method: bool,
+    /// `accept-encoding` is there.
+    pub accepts_encodings: bool,
     /// `x-request-id`
     pub request_id: Option<&'a [u8]>,
 }
@@ -130,6 +132,7 @@ impl<'a> RequestHead<'a> {
                 b":method" => head.method = value,
                 b":path" => (head.path, head.query) = split_query(value),
                 b"x-request-id" => head.request_id = Some(value),
+                b"accept-encoding" => head.accepts_encodings = true,
                 b"access-control-request-method" => head.asks_for_method = true,
                 _ if same_name(name, "authorization") => head.authorization.push(value),
                 _ if same_name(name, "sec-websocket-protocol") => protocols.push(value),

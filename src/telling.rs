@@ -6,10 +6,12 @@ use serde::ser::{SerializeMap as _, Serializer as _};
 
 use crate::forward::app_name;
 use crate::jwt::Claims;
+use crate::metering::Used;
 use crate::operations::{Action, Operation};
 use crate::policy::{App, FilterStateField, Policy};
 use crate::refusal::{Code, Outcome};
 use crate::time::Time;
+use crate::usage::Usage;
 
 /// Longest text taken from a request into the log, in bytes.
 const MAX_TEXT: usize = 1024;
@@ -72,7 +74,7 @@ impl Told {
             .map(|claims| policy.apps.find(claims.app_id))
     }
 
-    /// The value of a filter-state field, when there is one.
+    /// The value of a filter-state field, when there is one before the answer is read.
     #[must_use]
     pub fn field(&self, field: FilterStateField, policy: &Policy) -> Option<String> {
         let claims = self.claims.as_deref();
@@ -85,6 +87,42 @@ impl Told {
             FilterStateField::ObjectId => Some(claims?.oid?.to_string()),
             FilterStateField::Action => Some(self.asked.action?.to_string()),
             FilterStateField::Deployment => self.asked.deployment.clone(),
+            FilterStateField::PromptTokens
+            | FilterStateField::CompletionTokens
+            | FilterStateField::TotalTokens => None,
+        }
+    }
+
+    /// The value of a filter-state field that is known once the answer was read.
+    #[must_use]
+    pub fn usage_field(field: FilterStateField, usage: &Usage) -> Option<u64> {
+        match field {
+            FilterStateField::PromptTokens => usage.prompt,
+            FilterStateField::CompletionTokens => usage.completion,
+            FilterStateField::TotalTokens => usage.tokens(),
+            _ => None,
+        }
+    }
+
+    /// Names and amounts of the token counters that a call adds to. What is estimated is counted
+    /// apart, as `estimated`.
+    pub fn token_counters(&self, used: &Used, policy: &Policy) -> Vec<(String, u64)> {
+        let app = self.app_label(policy);
+        let name = |kind| metric("tollgate_tokens", &[("app", app), ("kind", kind)]);
+        match used {
+            Used::Said(usage) => kinds(usage)
+                .into_iter()
+                .filter_map(|(kind, count)| Some((name(kind), count?)))
+                .collect(),
+            Used::Estimated(count) => vec![(name("estimated"), *count)],
+            Used::Nothing => Vec::new(),
+        }
+    }
+
+    fn app_label<'p>(&self, policy: &'p Policy) -> &'p str {
+        match self.app(policy) {
+            None => NO_APP,
+            Some(app) => app.name.as_deref().unwrap_or(UNLISTED),
         }
     }
 
@@ -92,19 +130,26 @@ impl Told {
     /// number of metrics is bounded.
     #[must_use]
     pub fn counter(&self, policy: &Policy) -> String {
-        let app = match self.app(policy) {
-            None => NO_APP,
-            Some(app) => app.name.as_deref().unwrap_or(UNLISTED),
-        };
         metric(
             "tollgate_requests",
             &[
-                ("app", app),
+                ("app", self.app_label(policy)),
                 ("outcome", self.outcome_name()),
                 ("code", self.code.map_or("none", Code::name)),
             ],
         )
     }
+}
+
+/// The counts of a usage, by their names.
+fn kinds(usage: &Usage) -> [(&'static str, Option<u64>); 5] {
+    [
+        ("prompt", usage.prompt),
+        ("completion", usage.completion),
+        ("total", usage.tokens()),
+        ("cached", usage.cached),
+        ("reasoning", usage.reasoning),
+    ]
 }
 
 /// The field's name: `wasm.tollgate.<name>` once Envoy has it.
@@ -119,6 +164,9 @@ pub fn field_name(field: FilterStateField) -> &'static str {
         FilterStateField::ObjectId => "tollgate.object_id",
         FilterStateField::Action => "tollgate.action",
         FilterStateField::Deployment => "tollgate.deployment",
+        FilterStateField::PromptTokens => "tollgate.prompt_tokens",
+        FilterStateField::CompletionTokens => "tollgate.completion_tokens",
+        FilterStateField::TotalTokens => "tollgate.total_tokens",
     }
 }
 
@@ -162,6 +210,10 @@ pub struct RequestLine<'a> {
     pub client: Option<&'a [u8]>,
     /// `x-request-id`
     pub request_id: Option<&'a [u8]>,
+    /// Whether the answer was a stream of events, where it was measured.
+    pub stream: Option<bool>,
+    /// What the answer says it used.
+    pub usage: Option<Usage>,
 }
 
 impl RequestLine<'_> {
@@ -181,7 +233,6 @@ impl RequestLine<'_> {
         let name = app.zip(claims).map(|(app, claims)| app_name(app, claims));
         let duration = self.end.nanos().saturating_sub(self.time.nanos());
         let asked = self.told.map(|told| &told.asked);
-        let nothing = Option::<u64>::None;
 
         let mut serializer = serde_json::Serializer::new(line);
         let mut map = serializer.serialize_map(None)?;
@@ -218,15 +269,10 @@ impl RequestLine<'_> {
         map.serialize_entry("path", &text(self.path))?;
         map.serialize_entry("status", &self.status)?;
         map.serialize_entry("duration_ms", &(duration / 1_000_000))?;
-        for name in [
-            "stream",
-            "prompt_tokens",
-            "completion_tokens",
-            "total_tokens",
-            "cached_tokens",
-            "reasoning_tokens",
-        ] {
-            map.serialize_entry(name, &nothing)?;
+        let usage = self.usage.unwrap_or_default();
+        map.serialize_entry("stream", &self.stream)?;
+        for (kind, count) in kinds(&usage) {
+            map.serialize_entry(&format!("{kind}_tokens"), &count)?;
         }
         map.serialize_entry(
             "client_ip",

@@ -487,7 +487,7 @@ fn asked(verdict: &Verdict) -> (Option<Action>, Option<&str>) {
     let asked = match verdict {
         Verdict::Allow(allow) => &allow.asked,
         Verdict::Refuse(refuse) => &refuse.asked,
-        Verdict::Wait { .. } => panic!("waits"),
+        Verdict::Wait { .. } | Verdict::Read(_) => panic!("not decided"),
     };
     (asked.action, asked.deployment.as_deref())
 }

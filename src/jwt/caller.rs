@@ -54,6 +54,12 @@ impl Caller {
     pub fn claims(&self) -> &Claims {
         &self.claims
     }
+
+    /// The verified claims, to keep.
+    #[must_use]
+    pub fn into_claims(self) -> Rc<Claims> {
+        self.claims
+    }
 }
 
 fn check_time(claims: &Claims, issuer: &Issuer, now: i64) -> Result<(), ClaimRefusal> {

@@ -1,19 +1,25 @@
-//! Limits on calls, exact across the workers of a process.
+//! Limits on calls and tokens, exact across the workers of a process.
 //!
 //! All limits of one application stand in one record of shared data, so one compare-and-swap
 //! admits a call to all of them or to none. A call takes its place when it is admitted and
-//! gives it back when its answer does not count.
+//! gives it back when its answer does not count. Tokens are charged when the answer ends, or held from
+//! admission on and settled then.
 
+mod admission;
 mod record;
 mod window;
+
+use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::guid::Guid;
-use crate::policy::{Count, Limit, Window};
+use crate::policy::{Limit, Measure, Scope};
 use crate::store::{self, SharedStore, StoreError};
-use crate::time::Time;
 
+pub use admission::{
+    Admission, Admitted, Asking, Deployment, Reached, Settlement, TokensUsed, admit,
+};
 use record::Record;
 pub use window::{Place, SLOTS};
 
@@ -23,8 +29,8 @@ pub const MAX_UNLISTED: u32 = 10_000;
 
 /// Names a limit in a record, so that its count survives a change of policy that leaves it be.
 ///
-/// Window, counted answers and position among its likes: not the amount, so that raising or
-/// lowering a limit keeps what was counted.
+/// What it counts, its window, counted answers, scope, and position among its likes: not the amount, so
+/// that raising or lowering a limit keeps what was counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LimitId([u8; 8]);
 
@@ -44,7 +50,7 @@ pub fn name_limits(limits: &[Limit]) -> Vec<NamedLimit> {
     for limit in limits {
         let twins = named
             .iter()
-            .filter(|other| other.limit.window == limit.window && other.limit.count == limit.count)
+            .filter(|other| is_twin(&other.limit, limit))
             .count();
         named.push(NamedLimit {
             id: LimitId::of(limit, twins),
@@ -54,41 +60,32 @@ pub fn name_limits(limits: &[Limit]) -> Vec<NamedLimit> {
     named
 }
 
-impl LimitId {
-    fn of(limit: &Limit, twins: usize) -> Self {
-        let text = format!("calls/{:?}/{:?}/{twins}", limit.window, limit.count);
-        let digest = Sha256::digest(text.as_bytes());
-        Self(digest.first_chunk().copied().unwrap_or_default())
+fn is_twin(one: &Limit, other: &Limit) -> bool {
+    measure_name(one.measure) == measure_name(other.measure)
+        && one.window == other.window
+        && one.count == other.count
+        && one.scope == other.scope
+}
+
+/// Whether tokens are reserved makes no other limit.
+fn measure_name(measure: Measure) -> &'static str {
+    match measure {
+        Measure::Calls => "calls",
+        Measure::Tokens { .. } => "tokens",
     }
 }
 
-/// A call that was counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admission {
-    key: String,
-    places: Vec<(LimitId, Place, Count, Window)>,
-}
-
-/// A limit that is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reached {
-    /// Calls that pass in one window.
-    pub limit: u64,
-    /// The window.
-    pub window: Window,
-    /// Milliseconds until there is room in every limit of the application.
-    pub room_in: u64,
-    /// Milliseconds until nothing is counted any more.
-    pub reset_in: u64,
-}
-
-/// What became of [`admit`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Admitted {
-    /// The call is counted.
-    Counted(Admission),
-    /// A limit is reached; nothing was counted.
-    Reached(Reached),
+impl LimitId {
+    fn of(limit: &Limit, twins: usize) -> Self {
+        let measure = measure_name(limit.measure);
+        let mut text = format!("{measure}/{:?}/{:?}/{twins}", limit.window, limit.count);
+        if limit.scope != Scope::default() {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "/{:?}", limit.scope);
+        }
+        let digest = Sha256::digest(text.as_bytes());
+        Self(digest.first_chunk().copied().unwrap_or_default())
+    }
 }
 
 /// Where an application's record stands in shared data.
@@ -155,143 +152,31 @@ fn read_count(value: Option<&[u8]>) -> u32 {
         .map_or(0, u32::from_le_bytes)
 }
 
-/// Counts a call against all limits of an application, or against none.
-///
-/// The clock is read after the record: a reading from before, by a worker that was held up, would
-/// look like a clock that was set back.
-///
-/// # Errors
-/// The host failed, or other workers were always first: the caller must refuse.
-pub fn admit(
-    store: &dyn SharedStore,
-    key: String,
-    limits: &[NamedLimit],
-    clock: &dyn Fn() -> Time,
-    retries: &mut u32,
-) -> Result<Admitted, StoreError> {
-    let updated = store::update(store, &key, |value| {
-        let mut record = value.map(Record::decode).unwrap_or_default();
-        let now = clock();
-        match take_all(&mut record, limits, now) {
-            Ok(places) => {
-                record.drop_finished(limits, now);
-                (Ok(places), Some(record.encode()))
-            }
-            // A clock that was set back must be written down, or the counts would stay in its
-            // future.
-            Err((reached, set_back)) => (Err(reached), set_back.then(|| record.encode())),
-        }
-    })?;
-    *retries = retries.saturating_add(updated.retries);
-    Ok(match updated.answer {
-        Ok(places) => Admitted::Counted(Admission { key, places }),
-        Err(reached) => Admitted::Reached(reached),
-    })
-}
-
-type Places = Vec<(LimitId, Place, Count, Window)>;
-
-/// Takes a place in every limit, or says which is reached and whether the clock was set back.
-fn take_all(
-    record: &mut Record,
-    limits: &[NamedLimit],
-    now: Time,
-) -> Result<Places, (Reached, bool)> {
-    let mut worst: Option<Reached> = None;
-    let mut set_back = false;
-    for NamedLimit { id, limit } in limits {
-        let state = record.state(*id, limit.window);
-        set_back |= state.advance(limit.window, now);
-        let standing = state.standing(limit.window, limit.calls, now);
-        if standing.used >= limit.calls
-            && worst.is_none_or(|worst| standing.room_in > worst.room_in)
-        {
-            worst = Some(Reached {
-                limit: limit.calls,
-                window: limit.window,
-                room_in: standing.room_in,
-                reset_in: standing.reset_in,
-            });
-        }
-    }
-    if let Some(reached) = worst {
-        return Err((reached, set_back));
-    }
-    let take = |NamedLimit { id, limit }: &NamedLimit| {
-        let place = record.state(*id, limit.window).take();
-        (*id, place, limit.count.clone(), limit.window)
-    };
-    Ok(limits.iter().map(take).collect())
-}
-
-impl Admission {
-    /// Settles a call whose answer is known: gives its places back where the answer does not
-    /// count. `status` is `None` when there was no answer (the caller left, the backend reset).
-    ///
-    /// Takes the admission: a call settles once.
-    ///
-    /// # Errors
-    /// The host failed; the call then stays counted.
-    pub fn settle(
-        self,
-        store: &dyn SharedStore,
-        status: Option<u16>,
-        retries: &mut u32,
-    ) -> Result<(), StoreError> {
-        let back: Vec<_> = self
-            .places
-            .into_iter()
-            .filter(|(.., count, _)| !counts(count, status))
-            .collect();
-        if back.is_empty() {
-            return Ok(());
-        }
-        let updated = store::update(store, &self.key, |value| {
-            let Some(value) = value else {
-                return ((), None);
-            };
-            let mut record = Record::decode(value);
-            for (id, place, _, window) in &back {
-                record.state(*id, *window).give_back(*place);
-            }
-            ((), Some(record.encode()))
-        })?;
-        *retries = retries.saturating_add(updated.retries);
-        Ok(())
-    }
-
-    /// Whether any answer could give a place back.
-    #[must_use]
-    pub fn depends_on_answer(&self) -> bool {
-        self.places
-            .iter()
-            .any(|(.., count, _)| *count != Count::All)
-    }
-}
-
-fn counts(count: &Count, status: Option<u16>) -> bool {
-    match count {
-        Count::All => true,
-        Count::Success => status.is_some_and(|status| (200..300).contains(&status)),
-        Count::Statuses(statuses) => status.is_some_and(|status| statuses.contains(&status)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Period;
+    use crate::policy::{Count, Period, Window};
     use crate::store::MemoryStore;
+    use crate::time::Time;
 
     const NOW: Time = Time::from_millis(1_772_366_400_000);
 
-    fn limit(calls: u64, window: Window, count: Count) -> Limit {
+    fn limit(amount: u64, window: Window, count: Count) -> Limit {
         Limit {
-            calls,
+            measure: Measure::Calls,
+            amount,
             window,
             count,
+            scope: Scope::default(),
         }
     }
+
+    /// A call of which nothing more is known.
+    const CALL: Asking<'_> = Asking {
+        action: None,
+        deployment: Deployment::Unknown,
+        reserve: 0,
+    };
 
     const MINUTE: Window = Window::Sliding { millis: 60_000 };
 
@@ -300,7 +185,7 @@ mod tests {
     }
 
     fn call(store: &MemoryStore, limits: &[NamedLimit], now: Time) -> Result<Admission, Reached> {
-        match admit(store, "app".into(), limits, &|| now, &mut 0).unwrap() {
+        match admit(store, "app".into(), limits, &CALL, &|| now, &mut 0).unwrap() {
             Admitted::Counted(admission) => Ok(admission),
             Admitted::Reached(reached) => Err(reached),
         }
@@ -342,7 +227,13 @@ mod tests {
             let store = MemoryStore::default();
             let limits = name_limits(&[limit(1, MINUTE, count.clone())]);
             let admission = call(&store, &limits, NOW).unwrap();
-            admission.settle(&store, status, &mut 0).unwrap();
+            let settlement = Settlement {
+                status,
+                tokens: TokensUsed::Said(0),
+            };
+            admission
+                .settle(&store, &settlement, &|| NOW, &mut 0)
+                .unwrap();
             assert_eq!(
                 call(&store, &limits, NOW).is_err(),
                 stays,

@@ -8,7 +8,7 @@ use super::{LimitId, NamedLimit};
 use crate::policy::{Period, Window};
 use crate::time::Time;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Most sections kept; limits of policies that are gone are dropped first.
 const MAX_SECTIONS: usize = 64;
@@ -134,16 +134,18 @@ fn decode_window(bytes: &[u8]) -> Option<(Window, &[u8])> {
 mod tests {
     use super::*;
     use crate::limits::name_limits;
-    use crate::policy::{Count, Limit};
+    use crate::policy::{Count, Limit, Measure, Scope};
 
     fn named(minutes: u64) -> NamedLimit {
         let window = Window::Sliding {
             millis: minutes * 60_000,
         };
         name_limits(&[Limit {
-            calls: 1,
+            measure: Measure::Calls,
+            amount: 1,
             window,
             count: Count::All,
+            scope: Scope::default(),
         }])
         .remove(0)
     }
@@ -153,7 +155,7 @@ mod tests {
         for NamedLimit { id, limit } in limits {
             let state = record.state(*id, limit.window);
             state.advance(limit.window, now);
-            state.take();
+            state.take(1);
         }
         record
     }
@@ -169,7 +171,7 @@ mod tests {
             let cut = Record::decode(&bytes[..end]);
             assert!(cut.sections.len() < record.sections.len());
         }
-        for garbage in [&b""[..], b"\x02", b"\x01x", &[0xff; 5000], &[1; 5000]] {
+        for garbage in [&b""[..], b"\x01", b"\x02x", &[0xff; 5000], &[2; 5000]] {
             Record::decode(garbage).encode();
         }
     }

@@ -47,9 +47,9 @@ pub struct Place(pub u64);
 /// How a limit stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
-    /// Calls counted in the window.
+    /// What is counted in the window.
     pub(super) used: u64,
-    /// Milliseconds until there is room for one more; 0 when there is.
+    /// Milliseconds until there is room; 0 when there is.
     pub(super) room_in: u64,
     /// Milliseconds until nothing is counted any more.
     pub(super) reset_in: u64,
@@ -59,7 +59,7 @@ pub(super) struct Standing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sliding {
     newest: u64,
-    counts: [u32; KEPT],
+    counts: [u64; KEPT],
 }
 
 /// A count and its period.
@@ -95,14 +95,14 @@ impl State {
         }
     }
 
-    /// How the limit stands, after [`State::advance`].
+    /// How a limit stands for a call that needs so much of it, after [`State::advance`].
     #[must_use]
-    pub(super) fn standing(&self, window: Window, limit: u64, now: Time) -> Standing {
+    pub(super) fn standing(&self, window: Window, limit: u64, needed: u64, now: Time) -> Standing {
+        // What may be there at most when so much more is to fit in.
+        let most = limit.saturating_sub(needed);
         match (self, window) {
-            (Self::Sliding(state), Window::Sliding { millis }) => {
-                state.standing(millis, limit, now)
-            }
-            (Self::Calendar(state), Window::Calendar(period)) => state.standing(period, limit, now),
+            (Self::Sliding(state), Window::Sliding { millis }) => state.standing(millis, most, now),
+            (Self::Calendar(state), Window::Calendar(period)) => state.standing(period, most, now),
             (Self::Sliding(_) | Self::Calendar(_), _) => Standing {
                 used: 0,
                 room_in: 0,
@@ -111,27 +111,27 @@ impl State {
         }
     }
 
-    /// Counts one call now, after [`State::advance`].
-    pub(super) fn take(&mut self) -> Place {
+    /// Counts so much now, after [`State::advance`].
+    pub(super) fn take(&mut self, amount: u64) -> Place {
         match self {
             Self::Sliding(state) => {
                 let [newest, ..] = &mut state.counts;
-                *newest = newest.saturating_add(1);
+                *newest = newest.saturating_add(amount);
                 Place(state.newest)
             }
             Self::Calendar(state) => {
-                state.count = state.count.saturating_add(1);
+                state.count = state.count.saturating_add(amount);
                 Place(state.start)
             }
         }
     }
 
-    /// Gives a call back, if it still counts.
-    pub(super) fn give_back(&mut self, place: Place) {
+    /// Gives so much back, if it still counts.
+    pub(super) fn give_back(&mut self, place: Place, amount: u64) {
         match self {
-            Self::Sliding(state) => state.give_back(place),
+            Self::Sliding(state) => state.give_back(place, amount),
             Self::Calendar(state) if state.start == place.0 => {
-                state.count = state.count.saturating_sub(1);
+                state.count = state.count.saturating_sub(amount);
             }
             Self::Calendar(_) => {}
         }
@@ -151,9 +151,7 @@ impl State {
         match self {
             Self::Sliding(state) => {
                 bytes.extend_from_slice(&state.newest.to_le_bytes());
-                for count in &state.counts {
-                    bytes.extend_from_slice(&count.to_le_bytes());
-                }
+                state.encode_counts(bytes);
             }
             Self::Calendar(state) => {
                 bytes.extend_from_slice(&state.start.to_le_bytes());
@@ -165,16 +163,11 @@ impl State {
     /// Reads a state of this kind of window from the front of `bytes`; answers what is left.
     #[must_use]
     pub(super) fn decode(window: Window, bytes: &[u8]) -> Option<(Self, &[u8])> {
-        let (first, mut rest) = bytes.split_first_chunk::<8>()?;
+        let (first, rest) = bytes.split_first_chunk::<8>()?;
         let first = u64::from_le_bytes(*first);
         match window {
             Window::Sliding { .. } => {
-                let mut counts = [0; KEPT];
-                for count in &mut counts {
-                    let (bytes, left) = rest.split_first_chunk::<4>()?;
-                    *count = u32::from_le_bytes(*bytes);
-                    rest = left;
-                }
+                let (counts, rest) = decode_counts(rest)?;
                 Some((
                     Self::Sliding(Sliding {
                         newest: first,
@@ -196,6 +189,19 @@ impl State {
             }
         }
     }
+}
+
+/// Reads the slots that are not empty, each with its age.
+fn decode_counts(bytes: &[u8]) -> Option<([u64; KEPT], &[u8])> {
+    let (used, mut rest) = bytes.split_first()?;
+    let mut counts = [0; KEPT];
+    for _ in 0..*used {
+        let (age, left) = rest.split_first()?;
+        let (count, left) = left.split_first_chunk::<8>()?;
+        *counts.get_mut(usize::from(*age))? = u64::from_le_bytes(*count);
+        rest = left;
+    }
+    Some((counts, rest))
 }
 
 /// Length of a slot in nanoseconds, rounded up so that the slots cover the window.
@@ -241,14 +247,21 @@ impl Sliding {
         set_back
     }
 
-    fn used(&self) -> u64 {
-        self.counts
-            .iter()
-            .map(|count| u64::from(*count))
-            .fold(0, u64::saturating_add)
+    /// Writes the slots that are not empty, each with its age: few, mostly.
+    fn encode_counts(&self, bytes: &mut Vec<u8>) {
+        let used = (0_u8..).zip(self.counts).filter(|(_, count)| *count > 0);
+        bytes.push(u8::try_from(used.clone().count()).unwrap_or(u8::MAX));
+        for (age, count) in used {
+            bytes.push(age);
+            bytes.extend_from_slice(&count.to_le_bytes());
+        }
     }
 
-    fn standing(&self, window_millis: u64, limit: u64, now: Time) -> Standing {
+    fn used(&self) -> u64 {
+        self.counts.iter().copied().fold(0, u64::saturating_add)
+    }
+
+    fn standing(&self, window_millis: u64, most: u64, now: Time) -> Standing {
         let used = self.used();
         let slot_nanos = slot_nanos(window_millis);
         // The slot at `age` leaves when the newest slot is KEPT - age slots further on.
@@ -260,11 +273,11 @@ impl Sliding {
         let mut left = used;
         let mut room_in = 0;
         for (age, count) in self.counts.iter().enumerate().rev() {
-            if left < limit {
+            if left <= most {
                 break;
             }
             if *count > 0 {
-                left = left.saturating_sub(u64::from(*count));
+                left = left.saturating_sub(*count);
                 room_in = leaves_in(age);
             }
         }
@@ -282,10 +295,10 @@ impl Sliding {
 
     /// A place that the ring has moved past counts no more; one ahead of it (the clock was set
     /// back) counts in the newest slot.
-    fn give_back(&mut self, place: Place) {
+    fn give_back(&mut self, place: Place, amount: u64) {
         let age = usize::try_from(self.newest.saturating_sub(place.0)).unwrap_or(KEPT);
         if let Some(count) = self.counts.get_mut(age) {
-            *count = count.saturating_sub(1);
+            *count = count.saturating_sub(amount);
         }
     }
 }
@@ -308,9 +321,9 @@ impl Calendar {
         set_back
     }
 
-    fn standing(&self, period: Period, limit: u64, now: Time) -> Standing {
+    fn standing(&self, period: Period, most: u64, now: Time) -> Standing {
         let reset_in = period_end(period, self.start).saturating_sub(now.millis());
-        let room_in = if self.count >= limit {
+        let room_in = if self.count > most {
             reset_in.max(1)
         } else {
             0
@@ -395,10 +408,10 @@ mod tests {
         fn call(&mut self, millis: u64) -> Result<Place, u64> {
             let now = Time::from_millis(millis);
             self.state.advance(self.window, now);
-            let standing = self.state.standing(self.window, self.limit, now);
+            let standing = self.state.standing(self.window, self.limit, 1, now);
             if standing.used < self.limit {
                 assert_eq!(standing.room_in, 0);
-                return Ok(self.state.take());
+                return Ok(self.state.take(1));
             }
             assert!(standing.room_in > 0 && standing.room_in <= standing.reset_in);
             Err(standing.room_in)
@@ -465,14 +478,14 @@ mod tests {
         let mut counter = Counter::new(MINUTE, 1);
         let place = counter.call(NOON).unwrap();
         assert!(counter.call(NOON + 10_000).is_err());
-        counter.state.give_back(place);
+        counter.state.give_back(place, 1);
         let place = counter.call(NOON + 10_000).unwrap();
         // Too late: the call has left the window, and giving it back must not free another's.
         let other = counter.call(NOON + 80_000).unwrap();
-        counter.state.give_back(place);
+        counter.state.give_back(place, 1);
         assert!(counter.call(NOON + 80_000).is_err());
-        counter.state.give_back(other);
-        counter.state.give_back(other);
+        counter.state.give_back(other, 1);
+        counter.state.give_back(other, 1);
         assert!(counter.state.is_empty());
     }
 
@@ -528,7 +541,7 @@ mod tests {
         // An hour back: still used up, and free at the end of that hour.
         let room_in = counter.call(NOON - MILLIS_PER_HOUR / 2).unwrap_err();
         assert_eq!(room_in, MILLIS_PER_HOUR / 2);
-        counter.state.give_back(place);
+        counter.state.give_back(place, 1);
         assert!(counter.call(NOON).is_ok());
     }
 
@@ -550,11 +563,12 @@ mod tests {
                 assert_eq!(State::decode(window, &bytes[..end]), None);
             }
         }
-        let garbage = vec![0xff; 1000];
-        let (mut state, _) = State::decode(MINUTE, &garbage).unwrap();
+        assert_eq!(State::decode(MINUTE, &[0xff; 1000]), None);
+        let full = [&[0xff; 8][..], &[1, 64], &[0xff; 8]].concat();
+        let (mut state, _) = State::decode(MINUTE, &full).unwrap();
         state.advance(MINUTE, Time::from_millis(NOON));
-        let _ = state.standing(MINUTE, 1, Time::from_millis(NOON));
-        state.take();
+        let _ = state.standing(MINUTE, 1, 1, Time::from_millis(NOON));
+        state.take(1);
         assert!(!state.is_empty());
     }
 }

@@ -119,6 +119,39 @@ impl Action {
     pub(crate) const fn bit(self) -> u128 {
         1 << self as u32
     }
+
+    /// Whether tokens are used by it, so that limits on tokens concern it.
+    #[must_use]
+    pub fn uses_tokens(self) -> bool {
+        self.generates_text()
+            || matches!(
+                self,
+                Self::Audio
+                    | Self::BatchJobsWrite
+                    | Self::Embeddings
+                    | Self::EnginesSearch
+                    | Self::EvalsWrite
+                    | Self::Images
+                    | Self::Realtime
+                    | Self::Search
+                    | Self::VideoGenerate
+            )
+    }
+
+    /// Whether it is answered with text, whose length the request can bound.
+    #[must_use]
+    pub fn generates_text(self) -> bool {
+        matches!(
+            self,
+            Self::ChatCompletions
+                | Self::Completions
+                | Self::EnginesCompletions
+                | Self::EnginesGenerate
+                | Self::ExtensionsChatCompletions
+                | Self::ResponsesWrite
+                | Self::RunsWrite
+        )
+    }
 }
 
 impl fmt::Display for Action {

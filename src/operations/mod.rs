@@ -110,10 +110,10 @@ impl<'a> Operation<'a> {
         })
     }
 
-    /// Whether the body's top-level `model` names the deployment.
+    /// Whether it runs a model whose answer says what it used.
     #[must_use]
-    pub fn model_in_body(&self) -> bool {
-        self.model == ModelPlace::Body
+    pub fn is_metered(&self) -> bool {
+        self.action.uses_tokens() && self.model != ModelPlace::Nowhere
     }
 }
 
@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(operation.action, Action::ChatCompletions);
         assert_eq!(operation.deployment, Some("GPT-4o"));
         let operation = read("POST", "/OPENAI/V1/Chat/Completions").unwrap();
-        assert!(operation.model_in_body());
+        assert_eq!(operation.model, ModelPlace::Body);
     }
 
     #[test]

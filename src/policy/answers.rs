@@ -8,9 +8,7 @@ use super::{AnswerFormat, FilterStateField, Log, Response, Responses};
 const MAX_MESSAGE: usize = 500;
 
 /// Fields of the filter state that belong to parts that do not exist yet.
-const FIELDS_NOT_YET: [&str; 3] = ["prompt_tokens", "completion_tokens", "total_tokens"];
-
-const FIELDS: [(&str, FilterStateField); 8] = [
+const FIELDS: [(&str, FilterStateField); 11] = [
     ("outcome", FilterStateField::Outcome),
     ("code", FilterStateField::Code),
     ("app_id", FilterStateField::AppId),
@@ -19,6 +17,9 @@ const FIELDS: [(&str, FilterStateField); 8] = [
     ("object_id", FilterStateField::ObjectId),
     ("action", FilterStateField::Action),
     ("deployment", FilterStateField::Deployment),
+    ("prompt_tokens", FilterStateField::PromptTokens),
+    ("completion_tokens", FilterStateField::CompletionTokens),
+    ("total_tokens", FilterStateField::TotalTokens),
 ];
 
 static RESPONSES: Shape = Shape {
@@ -135,12 +136,6 @@ fn field(node: &Node<'_>) -> Read<FilterStateField> {
     let text = node.string("outcome")?;
     if let Some((_, field)) = FIELDS.iter().find(|(name, _)| *name == text) {
         return Ok(*field);
-    }
-    if FIELDS_NOT_YET.contains(&text) {
-        return Err(node.note(
-            format!("{} is not supported yet", quoted(text)),
-            "leave it out",
-        ));
     }
     let problem = format!("{} is not a field", quoted(text));
     Err(node.note(problem, meant(text, &FIELDS.map(|(name, _)| name))))

@@ -5,9 +5,10 @@ use super::apps::apps;
 use super::error::PolicyErrors;
 use super::headers::{api_keys, forward};
 use super::issuers::issuers;
-use super::reader::{Errors, Members, Node, Read, Refused, Shape, foreign};
+use super::reader::{Errors, Members, Node, Read, Shape, foreign};
 use super::roles::definitions;
 use super::structure;
+use super::usage::usage;
 use super::wording::quoted;
 use super::{CorsPreflight, Mode, Pattern, Policy};
 use crate::json;
@@ -30,9 +31,10 @@ static POLICY: Shape = Shape {
         "forward",
         "responses",
         "mode",
+        "usage",
         "log",
     ],
-    refused: &[Refused::not_yet("usage")],
+    refused: &[],
 };
 
 pub(super) fn policy(configuration: &[u8]) -> Result<Policy, PolicyErrors> {
@@ -74,6 +76,7 @@ fn read_policy(root: &Node<'_>) -> Read<Policy> {
     let forward = forward(&members);
     let responses = responses(&members);
     let mode = mode(&members);
+    let usage = usage(&members, &apps);
     let log = log(&members);
     roles?;
     Ok(Policy {
@@ -85,6 +88,7 @@ fn read_policy(root: &Node<'_>) -> Read<Policy> {
         forward: forward?,
         responses: responses?,
         mode: mode?,
+        usage: usage?,
         log: log?,
     })
 }

@@ -1,18 +1,20 @@
-//! `limits`: so many calls per window.
+//! `limits`: so many calls, or tokens, per window.
 
 use std::collections::BTreeSet;
 
-use super::reader::{Members, Node, Read, Refused, Shape};
+use super::deployments::deployments;
+use super::reader::{Members, Node, Read, Shape};
+use super::roles::operations;
 use super::time::{self, DAY, SECOND, Span};
 use super::wording::{closest, quoted};
-use super::{Count, Limit, Period, Window};
+use super::{Count, Limit, Measure, Period, Scope, Window};
 use crate::json::Value;
 
 /// Most limits of one application: each costs every request of it.
 const MAX_LIMITS: usize = 16;
 
-/// Most calls per window. A double still holds every whole number up to here.
-const MAX_CALLS: u64 = 1_000_000_000_000_000;
+/// Most calls or tokens per window. A double still holds every whole number up to here.
+const MAX_AMOUNT: u64 = 1_000_000_000_000_000;
 
 const SLIDING: Span = Span {
     millis: SECOND..=31 * DAY,
@@ -28,12 +30,16 @@ const PERIODS: [(&str, Period); 4] = [
 
 static LIMIT: Shape = Shape {
     example: r#"{"calls": 10, "per": "60s"}"#,
-    keys: &["calls", "tokens", "per", "count"],
-    refused: &[
-        Refused::not_yet("reserve"),
-        Refused::not_yet("operations"),
-        Refused::not_yet("deployments"),
+    keys: &[
+        "calls",
+        "tokens",
+        "reserve",
+        "per",
+        "count",
+        "operations",
+        "deployments",
     ],
+    refused: &[],
 };
 
 pub(super) fn limits(node: &Node<'_>) -> Read<Vec<Limit>> {
@@ -47,30 +53,61 @@ pub(super) fn limits(node: &Node<'_>) -> Read<Vec<Limit>> {
 
 fn limit(node: &Node<'_>) -> Read<Limit> {
     let members = node.members(&LIMIT)?;
-    let calls = calls(&members);
+    let amount = amount(&members);
+    let reserve = reserve(&members);
     let window = members.required("per", "add a window, such as \"60s\" or \"day\"", window);
     let count = members.or("count", Count::All, count);
+    let operations = members.optional("operations", operations);
+    let deployments = members.optional("deployments", deployments);
+    let reserve = reserve?;
+    let (measure, amount) = match amount? {
+        Amount::Calls(calls) => (Measure::Calls, calls),
+        Amount::Tokens(tokens) => (Measure::Tokens { reserve }, tokens),
+    };
     Ok(Limit {
-        calls: calls?,
+        measure,
+        amount,
         window: window?,
         count: count?,
+        scope: Scope {
+            operations: operations?,
+            deployments: deployments?,
+        },
     })
 }
 
+enum Amount {
+    Calls(u64),
+    Tokens(u64),
+}
+
 /// A limit is of calls or of tokens, never both: a denial could not say which was used up.
-fn calls(members: &Members<'_>) -> Read<u64> {
-    let tokens = members.get("tokens").map(|node| node.note_not_yet());
-    let calls = members.optional("calls", |node| node.integer(1..=MAX_CALLS));
+fn amount(members: &Members<'_>) -> Read<Amount> {
+    let calls = members.optional("calls", |node| node.integer(1..=MAX_AMOUNT));
+    let tokens = members.optional("tokens", |node| node.integer(1..=MAX_AMOUNT));
     let limit = members.node();
-    match (calls?, tokens) {
-        (Some(calls), None) => Ok(calls),
-        (None, Some(noted)) => Err(noted),
+    match (calls?, tokens?) {
+        (Some(calls), None) => Ok(Amount::Calls(calls)),
+        (None, Some(tokens)) => Ok(Amount::Tokens(tokens)),
         (Some(_), Some(_)) => Err(limit.note(
             "limits both calls and tokens",
             "write two limits, one with each",
         )),
-        (None, None) => Err(limit.note("limits nothing", "add \"calls\", such as \"calls\": 10")),
+        (None, None) => Err(limit.note(
+            "limits nothing",
+            "add \"calls\" or \"tokens\", such as \"calls\": 10",
+        )),
     }
+}
+
+fn reserve(members: &Members<'_>) -> Read<bool> {
+    members.or("reserve", false, |node| {
+        let reserve = node.boolean()?;
+        if reserve && !members.has("tokens") {
+            return Err(node.note("only tokens can be reserved", "leave it out"));
+        }
+        Ok(reserve)
+    })
 }
 
 fn window(node: &Node<'_>) -> Read<Window> {

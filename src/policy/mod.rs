@@ -20,6 +20,7 @@ mod structure;
 #[cfg(test)]
 mod tests;
 mod time;
+mod usage;
 mod wording;
 
 use std::collections::HashMap;
@@ -50,6 +51,8 @@ pub struct Policy {
     pub responses: Responses,
     /// Whether refusals are carried out.
     pub mode: Mode,
+    /// How it is learned what calls use.
+    pub usage: UsageReading,
     /// What is told about each request.
     pub log: Log,
 }
@@ -222,15 +225,40 @@ pub enum Access {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deployments(pub Vec<Pattern>);
 
-/// So many calls per window.
+/// So much per window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// Calls that pass in one window. At least 1.
-    pub calls: u64,
+    /// What is counted.
+    pub measure: Measure,
+    /// How much of it passes in one window. At least 1.
+    pub amount: u64,
     /// The window.
     pub window: Window,
     /// Which answers count.
     pub count: Count,
+    /// Which requests it is for.
+    pub scope: Scope,
+}
+
+/// What a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Measure {
+    /// Calls.
+    Calls,
+    /// Tokens, as answers say that they were used.
+    Tokens {
+        /// What a call may use is held from its admission to its end.
+        reserve: bool,
+    },
+}
+
+/// Which requests a limit is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Only these operations.
+    pub operations: Option<Permissions>,
+    /// Only these deployments.
+    pub deployments: Option<Deployments>,
 }
 
 /// The window of a limit.
@@ -387,6 +415,30 @@ pub enum FilterStateField {
     Action,
     /// `deployment`
     Deployment,
+    /// `prompt_tokens`
+    PromptTokens,
+    /// `completion_tokens`
+    CompletionTokens,
+    /// `total_tokens`
+    TotalTokens,
+}
+
+/// How it is learned what calls use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UsageReading {
+    /// Whether answers are read for it.
+    pub read: bool,
+    /// What happens to streams whose caller does not ask for usage.
+    pub stream_options: StreamOptions,
+}
+
+/// What happens to streams whose caller does not ask for usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamOptions {
+    /// They say none.
+    Keep,
+    /// They are asked for it, and the caller does not see that.
+    Inject,
 }
 
 impl Policy {

@@ -22,9 +22,6 @@ pub(super) struct Noted(());
 /// Longest text accepted where nothing shorter is said, in bytes.
 const MAX_TEXT: usize = 2048;
 
-/// Problem and remedy of a part whose behaviour does not exist yet.
-const NOT_YET: (&str, &str) = ("not supported yet", "leave it out");
-
 /// The errors noted so far.
 #[derive(Default)]
 pub(super) struct Errors(RefCell<PolicyErrors>);
@@ -169,12 +166,6 @@ impl<'a> Node<'a> {
     pub(super) fn status(&self, range: RangeInclusive<u16>) -> Read<u16> {
         let number = self.integer(u64::from(*range.start())..=u64::from(*range.end()))?;
         u16::try_from(number).map_err(|_| self.expected("a status"))
-    }
-
-    /// Notes a part whose behaviour does not exist yet. Taking it silently would let through
-    /// what it was written to stop.
-    pub(super) fn note_not_yet(&self) -> Noted {
-        self.note(NOT_YET.0, NOT_YET.1)
     }
 
     pub(super) fn string(&self, example: &str) -> Read<&'a str> {
@@ -331,17 +322,6 @@ pub(super) struct Refused {
     pub(super) key: &'static str,
     pub(super) problem: &'static str,
     pub(super) remedy: &'static str,
-}
-
-impl Refused {
-    /// A key whose behaviour does not exist yet.
-    pub(super) const fn not_yet(key: &'static str) -> Self {
-        Self {
-            key,
-            problem: NOT_YET.0,
-            remedy: NOT_YET.1,
-        }
-    }
 }
 
 impl Shape {

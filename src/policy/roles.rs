@@ -62,6 +62,8 @@ static RESOURCE: Shape = Shape {
     refused: &[],
 };
 
+const OPERATIONS: &str = r#"["deployments/chat/completions/action"]"#;
+
 static PROPERTIES: Shape = Shape {
     example: r#"{"roleName": "Chat only", "permissions": [{"dataActions": []}]}"#,
     keys: &[
@@ -341,6 +343,27 @@ fn actions(node: &Node<'_>, named: &mut Permissions, strictness: Strictness) -> 
     read.map(drop)
 }
 
+/// The operations that a limit is for: data actions, with or without [`PREFIX`].
+pub(super) fn operations(node: &Node<'_>) -> Read<Permissions> {
+    let mut named = Permissions::default();
+    let read = node.filled_list(OPERATIONS, MAX_ACTIONS, |action| {
+        let text = action.text("deployments/chat/completions/action")?;
+        let found = match Permissions::named(text) {
+            none if none == Permissions::default() => {
+                Permissions::named(&format!("{PREFIX}{text}"))
+            }
+            found => found,
+        };
+        if found == Permissions::default() {
+            let problem = format!("{} names no action of Azure OpenAI", quoted(text));
+            return Err(action.note(problem, meant_action(text)));
+        }
+        named = named.union(found);
+        Ok(())
+    });
+    read.map(|_| named)
+}
+
 fn meant_action(text: &str) -> String {
     let names = Action::ALL.iter().map(|action| action.short_name());
     let names: Vec<&str> = names.collect();
@@ -350,7 +373,9 @@ fn meant_action(text: &str) -> String {
     if Permissions::named(&format!("{PREFIX}{tail}")) != Permissions::default() {
         return format!("did you mean \"{PREFIX}{tail}\"?");
     }
-    closest(tail, &names).map_or_else(
+    let holds = |name: &&&str| tail.contains('/') && name.contains(tail);
+    let close = closest(tail, &names).or_else(|| names.iter().find(holds).copied());
+    close.map_or_else(
         || format!("for example \"{PREFIX}*/read\""),
         |name| format!("did you mean \"{PREFIX}{name}\"?"),
     )

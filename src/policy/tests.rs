@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use super::{
     Access, AnswerFormat, ApiKeyAction, ApiKeys, App, AppClaim, ClaimMatch, CorsPreflight, Count,
     Deployments, FetchStart, FilterStateField, Forward, HeaderSource, Issuer, KeyFetch, KeySource,
-    Limit, Log, Mode, Pattern, Period, Policy, Refresh, RequiredClaim, Response, Responses, Tenant,
-    Window,
+    Limit, Log, Measure, Mode, Pattern, Period, Policy, Refresh, RequiredClaim, Response,
+    Responses, Scope, StreamOptions, Tenant, UsageReading, Window,
 };
 use crate::guid::Guid;
 use crate::jwt::Algorithm;
@@ -185,9 +185,11 @@ fn a_limit_for_each_application() {
             roles: None,
             deployments: None,
             limits: vec![Limit {
-                calls,
+                measure: Measure::Calls,
+                amount: calls,
                 window: Window::Sliding { millis: 60_000 },
                 count: Count::Statuses(vec![200]),
+                scope: Scope::default(),
             }],
         };
         assert_eq!(policy.apps.find(id), &expected);
@@ -253,6 +255,11 @@ fn defaults_of_the_other_keys() {
     };
     assert_eq!(policy.forward, forward);
     assert_eq!(policy.mode, Mode::Enforce);
+    let usage = UsageReading {
+        read: true,
+        stream_options: StreamOptions::Keep,
+    };
+    assert_eq!(policy.usage, usage);
     let log = Log {
         requests: true,
         filter_state: vec![
@@ -264,6 +271,9 @@ fn defaults_of_the_other_keys() {
             FilterStateField::ObjectId,
             FilterStateField::Action,
             FilterStateField::Deployment,
+            FilterStateField::PromptTokens,
+            FilterStateField::CompletionTokens,
+            FilterStateField::TotalTokens,
         ],
     };
     assert_eq!(policy.log, log);
@@ -478,9 +488,11 @@ fn limits_of_every_kind() {
         ("month", Window::Calendar(Period::Month)),
     ] {
         let expected = Limit {
-            calls: 1,
+            measure: Measure::Calls,
+            amount: 1,
             window,
             count: Count::All,
+            scope: Scope::default(),
         };
         assert_eq!(
             one_limit(&format!(r#""calls": 1, "per": "{per}""#)),
@@ -501,6 +513,38 @@ fn limits_of_every_kind() {
 }
 
 #[test]
+fn limits_on_tokens_and_for_some_requests() {
+    let limit = one_limit(r#""tokens": 1000, "per": "60s", "reserve": true"#);
+    assert_eq!(limit.measure, Measure::Tokens { reserve: true });
+    assert_eq!(limit.amount, 1000);
+    let limit = one_limit(r#""tokens": 5, "per": "day""#);
+    assert_eq!(limit.measure, Measure::Tokens { reserve: false });
+    let limit = one_limit(
+        r#""calls": 1, "per": "60s", "deployments": ["gpt-*"],
+           "operations": ["deployments/CHAT/completions/action",
+                          "Microsoft.CognitiveServices/accounts/OpenAI/files/*"]"#,
+    );
+    let operations = limit.scope.operations.unwrap();
+    for (action, named) in [
+        (Action::ChatCompletions, true),
+        (Action::FilesRead, true),
+        (Action::Completions, false),
+    ] {
+        assert_eq!(operations.grant(action), named, "{action}");
+    }
+    assert!(limit.scope.deployments.unwrap().include("GPT-4o"));
+}
+
+#[test]
+fn usage_is_read_and_asked_for_as_told() {
+    let usage = |text| parse(&top(text)).usage;
+    let inject = usage(r#""usage": { "stream_options": "inject" }"#);
+    assert_eq!(inject.stream_options, StreamOptions::Inject);
+    assert!(inject.read);
+    assert!(!usage(r#""usage": { "read": false }"#).read);
+}
+
+#[test]
 fn whole_numbers_may_be_written_as_doubles() {
     for (written, calls) in [
         ("1", 1),
@@ -510,7 +554,7 @@ fn whole_numbers_may_be_written_as_doubles() {
         ("1000000000000000", 1_000_000_000_000_000),
     ] {
         let limit = one_limit(&format!(r#""calls": {written}, "per": "60s""#));
-        assert_eq!(limit.calls, calls, "{written}");
+        assert_eq!(limit.amount, calls, "{written}");
     }
 }
 
@@ -526,9 +570,11 @@ fn the_default_application() {
         roles: None,
         deployments: None,
         limits: vec![Limit {
-            calls: 5,
+            measure: Measure::Calls,
+            amount: 5,
             window: Window::Calendar(Period::Day),
             count: Count::All,
+            scope: Scope::default(),
         }],
     };
     assert_eq!(policy.apps.default_app, expected);

@@ -32,6 +32,8 @@ pub(super) enum Map {
 #[derive(Clone, Copy, Debug)]
 #[repr(u32)]
 pub(super) enum Buffer {
+    RequestBody = 0,
+    ResponseBody = 1,
     CallResponseBody = 4,
     PluginConfiguration = 7,
 }
@@ -62,6 +64,13 @@ unsafe extern "C" {
         max_size: usize,
         data: *mut *mut u8,
         size: *mut usize,
+    ) -> u32;
+    fn proxy_set_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        size: usize,
+        data: *const u8,
+        data_size: usize,
     ) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_get_header_map_value(
@@ -197,10 +206,16 @@ pub(super) fn set_tick_period(millis: u32) -> Outcome<()> {
     checked(unsafe { proxy_set_tick_period_milliseconds(millis) })
 }
 
-/// Bytes of a buffer.
-pub(super) fn buffer(buffer: Buffer, max_size: usize) -> Outcome<Vec<u8>> {
+/// Bytes of a buffer, from `start` on.
+pub(super) fn buffer(buffer: Buffer, start: usize, max_size: usize) -> Outcome<Vec<u8>> {
     // SAFETY: the result pointers are live.
-    bytes(|data, size| unsafe { proxy_get_buffer_bytes(buffer.id(), 0, max_size, data, size) })
+    bytes(|data, size| unsafe { proxy_get_buffer_bytes(buffer.id(), start, max_size, data, size) })
+}
+
+/// Puts bytes in place of the first `size` of a buffer.
+pub(super) fn replace_buffer(buffer: Buffer, size: usize, bytes: &[u8]) -> Outcome<()> {
+    // SAFETY: pointer and size are of one slice.
+    checked(unsafe { proxy_set_buffer_bytes(buffer.id(), 0, size, bytes.as_ptr(), bytes.len()) })
 }
 
 /// All headers of a map.
@@ -248,11 +263,10 @@ pub(super) fn set_response_status(status: u16) -> Outcome<()> {
     })
 }
 
-/// Removes every value of a request header. That there is none is no failure.
-pub(super) fn remove_request_header(name: &[u8]) -> Outcome<()> {
+/// Removes every value of a header. That there is none is no failure.
+pub(super) fn remove_header(map: Map, name: &[u8]) -> Outcome<()> {
     // SAFETY: pointer and size are of one slice.
-    let status =
-        unsafe { proxy_remove_header_map_value(Map::Request.id(), name.as_ptr(), name.len()) };
+    let status = unsafe { proxy_remove_header_map_value(map.id(), name.as_ptr(), name.len()) };
     if status == NOT_FOUND {
         Ok(())
     } else {

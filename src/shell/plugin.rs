@@ -6,8 +6,9 @@ use std::rc::Rc;
 use super::abi::{self, HostStore};
 use super::metrics::Metrics;
 use super::stream::Stream;
+use crate::body::RequestBody;
 use crate::crypto::{Crypto, HostVerifier, envoy};
-use crate::gateway::{FetchReport, Gateway, Patience, Verdict};
+use crate::gateway::{FetchReport, Gateway, Patience, Pending, Verdict};
 use crate::policy::{Access, Mode, Policy};
 use crate::store::{Expected, MemoryStore, SharedStore};
 use crate::telling::metric;
@@ -70,6 +71,12 @@ impl Plugin {
     pub(super) fn decide(&self, stream: &Stream, patience: Patience) -> Option<Verdict> {
         let mut gateway = self.gateway.try_borrow_mut().ok()?;
         Some(gateway.decide(stream.headers(), &abi::now, &*self.store, patience))
+    }
+
+    /// Decides on a request whose body was read.
+    pub(super) fn decide_on_body(&self, pending: Pending, body: &RequestBody) -> Option<Verdict> {
+        let mut gateway = self.gateway.try_borrow_mut().ok()?;
+        Some(gateway.decide_on_body(pending, body, &abi::now, &*self.store))
     }
 
     /// Whether one more request may wait for this issuer's keys.

@@ -108,7 +108,7 @@ fn read_answer(num_headers: usize, body_size: usize) -> Answer {
     // A larger body is not even copied: this VM's memory never shrinks.
     let body = match body_size {
         0 => Some(Vec::new()),
-        1..=MAX_DOCUMENT => abi::buffer(abi::Buffer::CallResponseBody, MAX_DOCUMENT).ok(),
+        1..=MAX_DOCUMENT => abi::buffer(abi::Buffer::CallResponseBody, 0, MAX_DOCUMENT).ok(),
         _ => None,
     };
     Answer { status, body }
@@ -154,7 +154,7 @@ impl RootContext for Root {
         let configuration = if configuration_size == 0 {
             Vec::new()
         } else {
-            abi::buffer(abi::Buffer::PluginConfiguration, MAX_CONFIGURATION).unwrap_or_default()
+            abi::buffer(abi::Buffer::PluginConfiguration, 0, MAX_CONFIGURATION).unwrap_or_default()
         };
         let policy = match Policy::parse(&configuration) {
             Ok(policy) => policy,

@@ -9,13 +9,16 @@ use proxy_wasm::types::Action;
 use super::abi;
 use super::plugin::Plugin;
 use crate::answer::Answer;
+use crate::body::RequestBody;
 use crate::forward::HeaderChanges;
-use crate::gateway::{Allow, Patience, Refuse, Verdict};
+use crate::gateway::{Allow, Patience, Pending, Read, Refuse, Verdict};
 use crate::limits::Admission;
+use crate::metering::{Meter, Used};
 use crate::refusal::{Code, Outcome};
 use crate::request::{HeaderMap, RequestHead};
 use crate::telling::{Asked, RequestLine, Told, field_name};
 use crate::time::Time;
+use crate::usage::{BodyReader, Passed};
 
 /// What the host's answer details say before the code.
 const DETAILS_PREFIX: &str = "tollgate_";
@@ -25,10 +28,18 @@ pub(super) struct Stream {
     id: u32,
     began: Time,
     headers: HeaderMap,
+    /// The head is all of the request.
+    has_no_body: bool,
     phase: Cell<Phase>,
+    /// The decision that waits for the body.
+    pending: RefCell<Option<Pending>>,
+    body: RefCell<Option<RequestBody>>,
+    meter: RefCell<Option<Meter>>,
     told: OnceCell<Told>,
     admission: RefCell<Option<Admission>>,
     status: Cell<Option<u16>>,
+    /// What the call used, once that is settled.
+    used: Cell<Option<Used>>,
 }
 
 /// How far a request has come. It moves forward only.
@@ -38,6 +49,8 @@ enum Phase {
     New,
     /// Paused, for keys.
     Waiting,
+    /// The head is on its way; the body decides.
+    Reading,
     /// On its way to the backend.
     Passed,
     /// Answered here.
@@ -47,15 +60,20 @@ enum Phase {
 }
 
 impl Stream {
-    fn new(id: u32, headers: HeaderMap) -> Self {
+    fn new(id: u32, headers: HeaderMap, has_no_body: bool) -> Self {
         Self {
             id,
             began: abi::now(),
             headers,
+            has_no_body,
             phase: Cell::new(Phase::New),
+            pending: RefCell::default(),
+            body: RefCell::default(),
+            meter: RefCell::default(),
             told: OnceCell::new(),
             admission: RefCell::default(),
             status: Cell::new(None),
+            used: Cell::new(None),
         }
     }
 
@@ -87,6 +105,11 @@ impl Stream {
                     return Action::Continue;
                 }
             }
+            Some(Verdict::Read(read)) => {
+                if self.read(plugin, *read) {
+                    return Action::Continue;
+                }
+            }
             Some(Verdict::Refuse(refuse)) => self.refuse(plugin, refuse),
             // Over is never told to wait.
             Some(Verdict::Wait { .. }) | None => self.answer_broken(),
@@ -106,8 +129,13 @@ impl Stream {
         match plugin.decide(self, patience) {
             Some(Verdict::Wait { issuer }) => return Some(issuer),
             Some(Verdict::Allow(allow)) => {
-                if self.allow(plugin, allow) && abi::resume_request().is_err() {
-                    log::error!("a request could not be resumed");
+                if self.allow(plugin, allow) {
+                    resume();
+                }
+            }
+            Some(Verdict::Read(read)) => {
+                if self.read(plugin, *read) {
+                    resume();
                 }
             }
             Some(Verdict::Refuse(refuse)) => self.refuse(plugin, refuse),
@@ -129,9 +157,9 @@ impl Stream {
             claims: allow.claims,
             asked: allow.asked,
         };
-        if let Ok(mut admission) = self.admission.try_borrow_mut() {
-            *admission = allow.admission;
-        }
+        put(&self.admission, allow.admission);
+        put(&self.body, allow.body);
+        put(&self.meter, allow.meter);
         if apply(&allow.changes).is_err() {
             self.answer_broken();
             return false;
@@ -139,6 +167,56 @@ impl Stream {
         self.tell(plugin, told);
         self.phase.set(Phase::Passed);
         true
+    }
+
+    /// Lets the head go on and has the body decide. `false` when the request was answered instead.
+    fn read(&self, plugin: &Plugin, read: Read) -> bool {
+        put(&self.body, Some(read.body));
+        put(&self.meter, read.meter);
+        put(&self.pending, Some(read.pending));
+        self.phase.set(Phase::Reading);
+        if apply(&read.changes).is_err() {
+            self.answer_broken();
+            return false;
+        }
+        !self.has_no_body || self.see_request(plugin, 0, true) == Action::Continue
+    }
+
+    /// Sees a piece of the request's body.
+    fn see_request(&self, plugin: &Plugin, size: usize, end: bool) -> Action {
+        if !matches!(self.phase.get(), Phase::Reading | Phase::Passed) {
+            return Action::Pause;
+        }
+        with(&self.meter, |meter| meter.see_request(size));
+        let passed = with(&self.body, |body| {
+            if body.is_passed() {
+                return Ok(());
+            }
+            pass(abi::Buffer::RequestBody, size, end, body)
+        });
+        if passed.is_some_and(|passed| passed.is_err()) {
+            self.answer_broken();
+            return Action::Pause;
+        }
+        let complete = with(&self.body, |body| body.is_complete()).unwrap_or(true);
+        if (complete || end) && !self.decide_on_body(plugin) {
+            return Action::Pause;
+        }
+        Action::Continue
+    }
+
+    /// Decides, if the decision waited for the body. `false` when the request was answered.
+    fn decide_on_body(&self, plugin: &Plugin) -> bool {
+        let Some(pending) = take(&self.pending) else {
+            return true;
+        };
+        let verdict = with(&self.body, |body| plugin.decide_on_body(pending, body));
+        match verdict.flatten() {
+            Some(Verdict::Allow(allow)) => return self.allow(plugin, allow),
+            Some(Verdict::Refuse(refuse)) => self.refuse(plugin, refuse),
+            Some(Verdict::Read(_) | Verdict::Wait { .. }) | None => self.answer_broken(),
+        }
+        false
     }
 
     fn refuse(&self, plugin: &Plugin, refuse: Refuse) {
@@ -199,37 +277,88 @@ impl Stream {
         let _ = self.told.set(told);
     }
 
-    /// Sees the answer's status; settles the call at once when that decides.
-    fn see_status(&self, plugin: &Plugin) {
-        if self.phase.get() == Phase::Answered {
-            self.keep_status();
-            return;
+    /// Sees the head of the answer.
+    fn see_answer(&self, plugin: &Plugin) -> Action {
+        match self.phase.get() {
+            Phase::Answered => {
+                self.keep_status();
+                return Action::Continue;
+            }
+            Phase::Waiting => self.see_wait_ended(plugin),
+            Phase::New | Phase::Reading | Phase::Passed | Phase::Gone => {}
         }
         let status = abi::header(abi::Map::Response, ":status")
             .ok()
             .and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
-        if status.is_some() {
-            self.status.set(status);
-            self.settle(plugin, status);
+        let Some(status) = status else {
+            return Action::Continue;
+        };
+        if self.phase.get() == Phase::Reading && !self.see_early_answer(plugin, status) {
+            return Action::Pause;
         }
-        if self.phase.get() == Phase::Waiting {
-            // The gateway ended the wait before this module did, by a time limit of its own.
+        self.status.set(Some(status));
+        self.begin_metering(status);
+        if with(&self.admission, |admission| !admission.counts_tokens()).unwrap_or(false) {
+            self.settle_calls(plugin);
+        }
+        Action::Continue
+    }
+
+    /// The gateway ended the wait before this module did, by a time limit of its own.
+    fn see_wait_ended(&self, plugin: &Plugin) {
+        self.phase.set(Phase::Gone);
+        let head = RequestHead::read(&self.headers, &plugin.policy);
+        let asked = Asked::of(head.operation().as_ref().ok());
+        self.tell(
+            plugin,
+            Told {
+                outcome: Outcome::Unavailable,
+                code: Some(Code::KeysUnavailable),
+                only_reported: false,
+                claims: None,
+                asked,
+            },
+        );
+    }
+
+    /// The backend answers a request that is not decided on, because its body is not all there. An error
+    /// may pass; of what else it says nothing does without a decision. `false` when the request was
+    /// answered instead.
+    fn see_early_answer(&self, plugin: &Plugin, status: u16) -> bool {
+        if status >= 400 {
             self.phase.set(Phase::Gone);
-            let code = Some(Code::KeysUnavailable);
-            let outcome = Outcome::Unavailable;
-            let head = RequestHead::read(&self.headers, &plugin.policy);
-            let asked = Asked::of(head.operation().as_ref().ok());
-            self.tell(
-                plugin,
-                Told {
-                    outcome,
-                    code,
-                    only_reported: false,
-                    claims: None,
-                    asked,
-                },
-            );
+            return true;
         }
+        self.decide_on_body(plugin)
+    }
+
+    fn begin_metering(&self, status: u16) {
+        let injected = with(&self.body, |body| body.usage_was_injected()).unwrap_or(false);
+        with(&self.meter, |meter| {
+            let headers = abi::headers(abi::Map::Response).unwrap_or_default();
+            meter.begin_answer(status, &headers, injected);
+            if meter.reader().is_some_and(|reader| reader.is_filter()) {
+                // What is taken out makes the answer shorter than it was.
+                let _ = abi::remove_header(abi::Map::Response, b"content-length");
+            }
+        });
+    }
+
+    /// Sees a piece of the answer's body.
+    fn see_answer_body(&self, plugin: &Plugin, size: usize, end: bool) -> Action {
+        let passed = with(&self.meter, |meter| {
+            let Some(reader) = meter.reader() else {
+                return Ok(());
+            };
+            pass(abi::Buffer::ResponseBody, size, end, reader)
+        });
+        if passed.is_some_and(|passed| passed.is_err()) {
+            log::error!("an answer could not be read: its usage is not known");
+        }
+        if end {
+            self.settle(plugin);
+        }
+        Action::Continue
     }
 
     /// Keeps the status of a refusal: Envoy turns local answers to gRPC requests into 200, and what
@@ -243,17 +372,49 @@ impl Stream {
         }
     }
 
-    /// Settles the call, once.
-    fn settle(&self, plugin: &Plugin, status: Option<u16>) {
-        let admission = self
-            .admission
-            .try_borrow_mut()
-            .ok()
-            .and_then(|mut held| held.take());
-        if let Some(admission) = admission
+    /// Settles the call, once: what it used is charged and told.
+    fn settle(&self, plugin: &Plugin) {
+        if self.phase.get() != Phase::Passed || self.used.get().is_some() {
+            self.settle_calls(plugin);
+            return;
+        }
+        if let Some(used) = with(&self.meter, |meter| meter.used()) {
+            self.used.set(Some(used));
+            self.tell_used(plugin, &used);
+        }
+        self.settle_calls(plugin);
+    }
+
+    /// Gives back, and charges, what the call took in limits.
+    fn settle_calls(&self, plugin: &Plugin) {
+        if let Some(admission) = take(&self.admission)
             && let Ok(mut gateway) = plugin.gateway.try_borrow_mut()
         {
-            gateway.settle(admission, status, &*plugin.store);
+            let used = self.used.get().unwrap_or(Used::Nothing);
+            gateway.settle(
+                admission,
+                self.status.get(),
+                used,
+                &abi::now,
+                &*plugin.store,
+            );
+        }
+    }
+
+    fn tell_used(&self, plugin: &Plugin, used: &Used) {
+        let Some(told) = self.told.get() else {
+            return;
+        };
+        for (name, count) in told.token_counters(used, &plugin.policy) {
+            plugin.metrics.add(name, count);
+        }
+        let Used::Said(usage) = used else {
+            return;
+        };
+        for field in &plugin.policy.log.filter_state {
+            if let Some(count) = Told::usage_field(*field, usage) {
+                let _ = abi::set_property(field_name(*field), count.to_string().as_bytes());
+            }
         }
     }
 
@@ -278,14 +439,82 @@ impl Stream {
             status: self.status.get(),
             client: client.as_deref(),
             request_id: head.request_id,
+            stream: with(&self.meter, |meter| meter.is_stream()).flatten(),
+            usage: match self.used.get() {
+                Some(Used::Said(usage)) => Some(usage),
+                Some(Used::Estimated(_) | Used::Nothing) | None => None,
+            },
         };
         log::info!("{}", line.to_json());
     }
 }
 
+/// Works on what a cell holds, if it holds something.
+fn with<T, R>(cell: &RefCell<Option<T>>, work: impl FnOnce(&mut T) -> R) -> Option<R> {
+    cell.try_borrow_mut().ok()?.as_mut().map(work)
+}
+
+fn take<T>(cell: &RefCell<Option<T>>) -> Option<T> {
+    cell.try_borrow_mut().ok()?.take()
+}
+
+/// Puts something into a cell, if there is something.
+fn put<T>(cell: &RefCell<Option<T>>, value: Option<T>) {
+    if let (Some(value), Ok(mut held)) = (value, cell.try_borrow_mut()) {
+        *held = Some(value);
+    }
+}
+
+fn resume() {
+    if abi::resume_request().is_err() {
+        log::error!("a request could not be resumed");
+    }
+}
+
+/// Most bytes of a buffer that are copied into this VM at once: its memory never shrinks.
+const MAX_PIECE: usize = 64 * 1024;
+
+/// Shows what a buffer holds to a reader, piece by piece, and puts what the reader makes of it in
+/// its place.
+fn pass(
+    buffer: abi::Buffer,
+    size: usize,
+    end: bool,
+    reader: &mut impl BodyReader,
+) -> Result<(), abi::Failed> {
+    let mut output: Option<Vec<u8>> = None;
+    let mut at = 0_usize;
+    loop {
+        let bytes = match size.saturating_sub(at).min(MAX_PIECE) {
+            0 => Vec::new(),
+            length => abi::buffer(buffer, at, length)?,
+        };
+        let next = at.saturating_add(bytes.len());
+        // A host that hands over less than there is would never come to an end.
+        let is_last = next >= size || bytes.is_empty();
+        match (reader.push(&bytes, end && is_last), &mut output) {
+            (Passed::Unchanged, None) => {}
+            (Passed::Unchanged, Some(output)) => output.extend_from_slice(&bytes),
+            (Passed::Replaced(instead), Some(output)) => output.extend_from_slice(instead),
+            (Passed::Replaced(instead), None) => {
+                let before = match at {
+                    0 => Vec::new(),
+                    at => abi::buffer(buffer, 0, at)?,
+                };
+                output = Some([&before, instead].concat());
+            }
+        }
+        if is_last {
+            break;
+        }
+        at = next;
+    }
+    output.map_or(Ok(()), |output| abi::replace_buffer(buffer, size, &output))
+}
+
 fn apply(changes: &HeaderChanges) -> Result<(), abi::Failed> {
     for name in &changes.remove {
-        abi::remove_request_header(name)?;
+        abi::remove_header(abi::Map::Request, name)?;
     }
     for (name, value) in &changes.set {
         abi::set_request_header(name, value)?;
@@ -315,10 +544,14 @@ impl StreamContext {
 impl Context for StreamContext {}
 
 impl HttpContext for StreamContext {
-    fn on_http_request_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
+    fn on_http_request_headers(&mut self, _num_headers: usize, end_of_stream: bool) -> Action {
         let headers = abi::headers(abi::Map::Request);
         let broken = headers.is_err();
-        let stream = Rc::new(Stream::new(self.id, headers.unwrap_or_default()));
+        let stream = Rc::new(Stream::new(
+            self.id,
+            headers.unwrap_or_default(),
+            end_of_stream,
+        ));
         self.stream = Some(Rc::clone(&stream));
         match &self.plugin {
             Some(plugin) if !broken => stream.decide(plugin),
@@ -330,17 +563,40 @@ impl HttpContext for StreamContext {
         }
     }
 
-    fn on_http_response_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
-        if let (Some(stream), Some(plugin)) = (&self.stream, &self.plugin) {
-            stream.see_status(plugin);
+    fn on_http_request_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
+        match (&self.stream, &self.plugin) {
+            (Some(stream), Some(plugin)) => stream.see_request(plugin, body_size, end_of_stream),
+            _ => Action::Pause,
         }
-        Action::Continue
+    }
+
+    fn on_http_request_trailers(&mut self, _num_trailers: usize) -> Action {
+        match (&self.stream, &self.plugin) {
+            (Some(stream), Some(plugin)) => stream.see_request(plugin, 0, true),
+            _ => Action::Pause,
+        }
+    }
+
+    fn on_http_response_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
+        match (&self.stream, &self.plugin) {
+            (Some(stream), Some(plugin)) => stream.see_answer(plugin),
+            _ => Action::Continue,
+        }
+    }
+
+    fn on_http_response_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
+        match (&self.stream, &self.plugin) {
+            (Some(stream), Some(plugin)) => {
+                stream.see_answer_body(plugin, body_size, end_of_stream)
+            }
+            _ => Action::Continue,
+        }
     }
 
     fn on_log(&mut self) {
         if let (Some(stream), Some(plugin), false) = (&self.stream, &self.plugin, self.logged) {
             self.logged = true;
-            stream.settle(plugin, stream.status.get());
+            stream.settle(plugin);
             stream.log(plugin);
         }
     }
@@ -350,7 +606,7 @@ impl Drop for StreamContext {
     /// A stream that ends without its log callback still gives back what it holds.
     fn drop(&mut self) {
         if let (Some(stream), Some(plugin)) = (&self.stream, &self.plugin) {
-            stream.settle(plugin, stream.status.get());
+            stream.settle(plugin);
             stream.phase.set(Phase::Gone);
         }
     }

@@ -27,6 +27,8 @@ pub struct EventStreamReader {
     field: Kept,
     event: Event,
     usage: Option<Usage>,
+    /// Events with data that ended.
+    events: u64,
     error: bool,
     done: bool,
 }
@@ -94,6 +96,7 @@ impl EventStreamReader {
             field: Kept::up_to(MAX_FIELD),
             event: Event::new(),
             usage: None,
+            events: 0,
             error: false,
             done: false,
         }
@@ -126,6 +129,12 @@ impl EventStreamReader {
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.done || self.event.is_done()
+    }
+
+    /// How many events with data there were, without the one that only says that all is done.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events
     }
 
     /// The event that is being read may yet turn out to be the one that only carries usage.
@@ -247,6 +256,9 @@ impl EventStreamReader {
         self.usage = self.usage();
         self.error = self.is_error();
         self.done = self.is_done();
+        if self.event.has_data && !self.event.is_done() {
+            self.events = self.events.saturating_add(1);
+        }
         self.event.restart();
         Piece::EventEnd { only_usage }
     }

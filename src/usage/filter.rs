@@ -76,6 +76,15 @@ impl EventFilter {
         held
     }
 
+    /// Reads the last of the stream, and lets go what was held back and is not to be left out.
+    pub fn push_last(&mut self, bytes: &[u8]) -> Option<&[u8]> {
+        // Whatever is held back now was taken out of what passed, so there is an output.
+        let changed = self.push(bytes).is_some();
+        let held = self.finish();
+        self.output.extend(held);
+        changed.then_some(self.output.as_slice())
+    }
+
     fn place(&mut self, piece: Piece, from: usize, to: usize, passage: &mut Passage<'_>) {
         match piece {
             Piece::LineFeed if self.left_out => {

@@ -9,6 +9,7 @@
 //! | [`JsonUsageReader`] | `usage` in a JSON answer |
 //! | [`EventStreamReader`] | `usage` in server-sent events |
 //! | [`EventFilter`] | the same, and takes out the usage event that the caller did not ask for |
+//! | [`AnswerReader`] | whichever of these an answer's headers call for |
 //! | [`ModelReader`] | `model` and what bounds the answer, in a request body |
 //!
 //! The two sides differ in how strict they are. An answer comes from the backend, so what is
@@ -21,6 +22,7 @@ mod count;
 mod events;
 mod filter;
 mod grammar;
+mod reading;
 mod request;
 mod skip;
 mod text;
@@ -29,4 +31,6 @@ pub use answer::JsonUsageReader;
 pub use count::Usage;
 pub use events::EventStreamReader;
 pub use filter::{EventFilter, MAX_HELD};
+pub(crate) use reading::MediaType;
+pub use reading::{AnswerReader, BodyReader, Passed, is_event_stream};
 pub use request::{BodyError, Member, ModelReader};

@@ -87,6 +87,8 @@ impl Member {
 /// Why a request body is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyError {
+    /// Its headers do not say that it is JSON in UTF-8, sent as it is.
+    MediaType,
     /// It is not JSON in UTF-8, to the letter of RFC 8259.
     NotJson,
     /// It is some other JSON value.
@@ -108,6 +110,7 @@ pub enum BodyError {
 impl fmt::Display for BodyError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::MediaType => formatter.write_str("the body's headers do not say plain JSON"),
             Self::NotJson => formatter.write_str("the body is not JSON"),
             Self::NotAnObject => formatter.write_str("the body is not a JSON object"),
             Self::TooDeep => formatter.write_str("the body is nested too deeply"),
@@ -147,6 +150,7 @@ pub struct ModelReader {
     include_usage: Option<bool>,
     max_tokens: Option<u64>,
     choices: Option<u64>,
+    data_sources: bool,
     options_begin: Option<u64>,
     options_end: Option<u64>,
     closed_at: Option<u64>,
@@ -176,6 +180,7 @@ impl ModelReader {
             include_usage: None,
             max_tokens: None,
             choices: None,
+            data_sources: false,
             options_begin: None,
             options_end: None,
             closed_at: None,
@@ -241,6 +246,13 @@ impl ModelReader {
         self.choices
     }
 
+    /// Whether there is a member `data_sources` ("on your data"), which does not go together with
+    /// `stream_options`.
+    #[must_use]
+    pub fn has_data_sources(&self) -> bool {
+        self.data_sources
+    }
+
     /// Bytes of the body so far, from which the prompt is estimated.
     #[must_use]
     pub fn scanned(&self) -> u64 {
@@ -251,6 +263,12 @@ impl ModelReader {
     #[must_use]
     pub fn stream_options_at(&self) -> Option<Range<u64>> {
         Some(self.options_begin?..self.options_end?)
+    }
+
+    /// Where the value of `stream_options` begins, when its end was not read yet.
+    #[must_use]
+    pub fn stream_options_open_at(&self) -> Option<u64> {
+        self.options_begin.filter(|_| self.options_end.is_none())
     }
 
     /// Where in the body the bracket that closes the object stands, once it was read.
@@ -341,6 +359,7 @@ impl ModelReader {
         };
         // A lone surrogate: every reader makes something else of it.
         let name = unescaped(raw).ok_or(BodyError::NotJson)?;
+        self.data_sources |= !self.in_options && name == "data_sources";
         let inner = |member: &Member| (*member == Member::IncludeUsage) == self.in_options;
         let meant = Member::ALL
             .into_iter()
@@ -377,12 +396,14 @@ impl ModelReader {
         let Some(member) = self.member else {
             return Ok(());
         };
+        if member == Member::StreamOptions && self.options_begin.is_none() {
+            self.options_begin = Some(end.saturating_sub(count(part.len())));
+        }
         self.kept.push(part);
         let raw = self.kept.whole().ok_or(BodyError::TooLong(member))?;
         if last {
             let value = Scalar::read(raw).ok_or(BodyError::WrongType(member))?;
             if member == Member::StreamOptions {
-                self.options_begin = Some(end.saturating_sub(count(raw.len())));
                 self.options_end = Some(end);
             }
             self.set(member, value)?;

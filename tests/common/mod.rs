@@ -14,12 +14,13 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 
 use tollgate::crypto::Crypto;
-use tollgate::gateway::{Gateway, Patience, Verdict};
+use tollgate::gateway::{Gateway, Patience, Read, Verdict};
 use tollgate::policy::Policy;
 use tollgate::refusal::Code;
 use tollgate::request::HeaderMap;
 use tollgate::store::MemoryStore;
 use tollgate::time::Time;
+use tollgate::usage::BodyReader as _;
 
 /// 2026-03-01T12:00:00Z
 pub(crate) const NOON: u64 = 1_772_366_400_000;
@@ -181,10 +182,30 @@ impl Bench {
             }
         }
         all.extend_from_slice(headers);
-        let map = HeaderMap::from_pairs(all);
+        self.decide_whole(&HeaderMap::from_pairs(all), b"{}")
+    }
+
+    /// Decides on a request with this body.
+    pub(crate) fn decide_body(&mut self, headers: &[(&str, &str)], body: &str) -> Verdict {
+        let method = (&b":method"[..], &b"POST"[..]);
+        let given = headers.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
+        self.decide_whole(
+            &HeaderMap::from_pairs(std::iter::once(method).chain(given)),
+            body.as_bytes(),
+        )
+    }
+
+    fn decide_whole(&mut self, headers: &HeaderMap, body: &[u8]) -> Verdict {
         let now = Time::from_millis(self.now);
-        self.gateway
-            .decide(&map, &|| now, &*self.store, Patience::Wait)
+        let (clock, store) = (|| now, &*self.store);
+        match self.gateway.decide(headers, &clock, store, Patience::Wait) {
+            Verdict::Read(mut read) => {
+                read.body.push(body, true);
+                let Read { pending, body, .. } = *read;
+                self.gateway.decide_on_body(pending, &body, &clock, store)
+            }
+            decided => decided,
+        }
     }
 
     /// The code of a request with a bearer token; `None` when it is allowed.
@@ -204,6 +225,6 @@ pub(crate) fn code(verdict: &Verdict) -> Option<Code> {
     match verdict {
         Verdict::Allow(_) => None,
         Verdict::Refuse(refuse) => Some(refuse.refusal.code()),
-        Verdict::Wait { .. } => panic!("waits"),
+        Verdict::Wait { .. } | Verdict::Read(_) => panic!("not decided"),
     }
 }

@@ -97,8 +97,23 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
     ),
     (
         top,
-        r#""usage": {}"#,
-        &["usage: not supported yet; leave it out"],
+        r#""usage": { "read": 1, "stream_options": "ask", "inject": true }"#,
+        &[
+            r#"usage.inject: unknown key; the keys here are read, stream_options"#,
+            "usage.read: expected true or false, found a number",
+            r#"usage.stream_options: "ask" is not one of the choices; write "keep" or "inject""#,
+        ],
+    ),
+    (
+        top,
+        r#""usage": { "read": false, "stream_options": "inject" }"#,
+        &["usage: asks for usage that is not read; leave one of the two out"],
+    ),
+    (
+        top,
+        r#""usage": { "read": false },
+           "default_app": { "limits": [{ "tokens": 1, "per": "60s" }] }"#,
+        &["usage.read: limits on tokens need usage; leave it out, or the limits on tokens"],
     ),
     (
         top,
@@ -109,14 +124,14 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
         top,
         r#""colour": 1"#,
         &[
-            "colour: unknown key; the keys here are issuers, api_keys, apps, default_app, roles, public_paths, cors_preflight, forward, responses, mode, log",
+            "colour: unknown key; the keys here are issuers, api_keys, apps, default_app, roles, public_paths, cors_preflight, forward, responses, mode, usage, log",
         ],
     ),
     (
         top,
         r#""ratelimits\n": 1"#,
         &[
-            r#"["ratelimits\n"]: unknown key; the keys here are issuers, api_keys, apps, default_app, roles, public_paths, cors_preflight, forward, responses, mode, log"#,
+            r#"["ratelimits\n"]: unknown key; the keys here are issuers, api_keys, apps, default_app, roles, public_paths, cors_preflight, forward, responses, mode, usage, log"#,
         ],
     ),
     // Issuers.
@@ -800,7 +815,7 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
         limit,
         "",
         &[
-            r#"apps[0].limits[0]: limits nothing; add "calls", such as "calls": 10"#,
+            r#"apps[0].limits[0]: limits nothing; add "calls" or "tokens", such as "calls": 10"#,
             r#"apps[0].limits[0].per: is missing; add a window, such as "60s" or "day""#,
         ],
     ),
@@ -812,7 +827,7 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
     (
         limit,
         r#""per": "60s""#,
-        &[r#"apps[0].limits[0]: limits nothing; add "calls", such as "calls": 10"#],
+        &[r#"apps[0].limits[0]: limits nothing; add "calls" or "tokens", such as "calls": 10"#],
     ),
     (
         limit,
@@ -941,25 +956,30 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
     ),
     (
         limit,
-        r#""tokens": 1, "per": "60s""#,
-        &["apps[0].limits[0].tokens: not supported yet; leave it out"],
+        r#""tokens": 0, "per": "60s", "reserve": "yes""#,
+        &[
+            "apps[0].limits[0].tokens: 0 is out of range; write a whole number from 1 to 1000000000000000",
+            r#"apps[0].limits[0].reserve: expected true or false, found a string"#,
+        ],
     ),
     (
         limit,
         r#""tokens": 1, "calls": 1, "per": "60s""#,
-        &[
-            "apps[0].limits[0].tokens: not supported yet; leave it out",
-            "apps[0].limits[0]: limits both calls and tokens; write two limits, one with each",
-        ],
+        &["apps[0].limits[0]: limits both calls and tokens; write two limits, one with each"],
     ),
     (
         limit,
         r#""calls": 1, "per": "60s", "reserve": true, "operations": [], "deployments": []"#,
         &[
-            "apps[0].limits[0].reserve: not supported yet; leave it out",
-            "apps[0].limits[0].operations: not supported yet; leave it out",
-            "apps[0].limits[0].deployments: not supported yet; leave it out",
+            "apps[0].limits[0].reserve: only tokens can be reserved; leave it out",
+            r#"apps[0].limits[0].operations: is empty; for example ["deployments/chat/completions/action"]"#,
+            r#"apps[0].limits[0].deployments: is empty; for example ["gpt-4o", "text-embedding-*"]"#,
         ],
+    ),
+    (
+        limit,
+        r#""calls": 1, "per": "60s", "operations": ["chat/completions", "*/reed"], "deployments": ["a/b"]"#,
+        &[r#"apps[0].limits[0].operations[0]: x"#],
     ),
     (
         limit,
@@ -1118,8 +1138,7 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
         r#""log": {"filter_state": ["appid", "user", "action", "total_tokens", 1]}"#,
         &[
             r#"log.filter_state[0]: "appid" is not a field; did you mean "app_id"?"#,
-            r#"log.filter_state[1]: "user" is not a field; write "outcome", "code", "app_id", "app_name", "tenant_id", "object_id", "action" or "deployment""#,
-            r#"log.filter_state[3]: "total_tokens" is not supported yet; leave it out"#,
+            r#"log.filter_state[1]: "user" is not a field; write "outcome", "code", "app_id", "app_name", "tenant_id", "object_id", "action", "deployment", "prompt_tokens", "completion_tokens" or "total_tokens""#,
             r#"log.filter_state[4]: expected a string such as "outcome", found a number"#,
         ],
     ),

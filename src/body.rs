@@ -1,0 +1,321 @@
+//! A request's body on its way to the backend: read until what it asks for is known, and made to
+//! ask for usage where its stream would say none.
+//!
+//! Nothing is held back but the value of `stream_options`, which is small: a decision that waits for
+//! the body is made before the bytes that complete it go on.
+
+use std::ops::Range;
+
+use crate::json::{self, Object, Value};
+use crate::operations::{Action, ModelPlace, Operation};
+use crate::request::HeaderMap;
+use crate::usage::{BodyError, BodyReader, MediaType, ModelReader, Passed};
+
+/// Bytes of a body that are taken for one token, as OpenAI's rule of thumb has it for English text.
+pub const BYTES_PER_TOKEN: u64 = 4;
+
+/// Tokens that an answer is taken to have when its request does not bound it.
+pub const UNBOUNDED_ANSWER: u64 = 4_096;
+
+/// Longest `stream_options` that is held back. Those of the SDKs take 50 bytes.
+const MAX_HELD: usize = 1_024;
+
+/// The first API versions with `stream_options` (Azure OpenAI, "API version lifecycle").
+const FIRST_PREVIEW: &[u8] = b"2024-09-01-preview";
+const FIRST_STABLE: &[u8] = b"2024-10-21";
+
+const USAGE_OPTION: &str = "include_usage";
+const USAGE_MEMBER: &[u8] = br#","stream_options":{"include_usage":true}"#;
+
+/// What is read of one request's body.
+#[derive(Debug)]
+pub struct RequestBody {
+    reader: ModelReader,
+    /// Why it cannot be read.
+    refused: Option<BodyError>,
+    /// Whether a text that a model reads is in it.
+    is_json: bool,
+    /// `content-length`
+    length: Option<u64>,
+    /// Bytes so far.
+    seen: u64,
+    /// That was all of it.
+    ended: bool,
+    /// All that decides was read.
+    complete: bool,
+    usage: UsageRequest,
+    /// The last bytes that were read, when they are held back.
+    held: Vec<u8>,
+    output: Vec<u8>,
+}
+
+/// Whether the body is made to ask for usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UsageRequest {
+    /// It is left as it is.
+    Keep,
+    /// It will be, if it asks for a stream and not for usage.
+    Wanted,
+    /// It was.
+    Injected,
+}
+
+/// A change to a piece of the body.
+struct Edit {
+    range: Range<usize>,
+    text: Vec<u8>,
+}
+
+impl BodyReader for RequestBody {
+    fn push(&mut self, bytes: &[u8], end: bool) -> Passed<'_> {
+        self.seen = self.seen.saturating_add(size(bytes.len()));
+        self.ended |= end;
+        let held = self.held.len();
+        let start = self.reader.scanned().saturating_sub(size(held));
+        if self.refused.is_none() {
+            let read = self.reader.push(bytes);
+            let finished = if end { self.reader.finish() } else { Ok(()) };
+            self.refused = read.and(finished).err();
+            self.complete |= self.refused.is_some() || self.reader.closed_at().is_some();
+        }
+        if held == 0 && self.usage != UsageRequest::Wanted {
+            return Passed::Unchanged;
+        }
+        let mut input = std::mem::take(&mut self.held);
+        input.extend_from_slice(bytes);
+        self.pass(&input, start, held > 0)
+    }
+}
+
+impl RequestBody {
+    /// The body of a request with these headers. `inject`: where it asks for a stream, it is
+    /// to ask for usage too.
+    #[must_use]
+    pub fn new(headers: &HeaderMap, inject: bool) -> Self {
+        let is_json = is_plain_json(headers);
+        Self {
+            reader: ModelReader::new(),
+            refused: (!is_json).then_some(BodyError::MediaType),
+            is_json,
+            length: headers.first("content-length").and_then(|length| {
+                let length = str::from_utf8(length).ok()?;
+                length.parse().ok()
+            }),
+            seen: 0,
+            ended: false,
+            complete: !is_json,
+            usage: if inject {
+                UsageRequest::Wanted
+            } else {
+                UsageRequest::Keep
+            },
+            held: Vec::new(),
+            output: Vec::new(),
+        }
+    }
+
+    /// Lets `input`, which stands at `start` in the body, pass: changed where usage is asked for, and
+    /// held back from an open `stream_options` on. `late`: some of it was held back before.
+    fn pass(&mut self, input: &[u8], start: u64, late: bool) -> Passed<'_> {
+        let hold = self.held_from(input, start);
+        let edit = self.edit(input, start);
+        if edit.is_some() {
+            self.usage = UsageRequest::Injected;
+        }
+        let (now, later) = input
+            .split_at_checked(hold.unwrap_or(input.len()))
+            .unwrap_or((input, &[]));
+        self.held = later.to_vec();
+        let Some(Edit { range, text }) = edit else {
+            if !late && later.is_empty() {
+                return Passed::Unchanged;
+            }
+            self.output = now.to_vec();
+            return Passed::Replaced(&self.output);
+        };
+        let before = now.get(..range.start).unwrap_or_default();
+        let after = now.get(range.end..).unwrap_or_default();
+        self.output = [before, &text, after].concat();
+        Passed::Replaced(&self.output)
+    }
+
+    /// From where on the input waits for the end of `stream_options`.
+    fn held_from(&self, input: &[u8], start: u64) -> Option<usize> {
+        if self.refused.is_some() || self.usage != UsageRequest::Wanted {
+            return None;
+        }
+        let open_at = self.reader.stream_options_open_at()?;
+        let from = usize::try_from(open_at.checked_sub(start)?).ok()?;
+        (input.len().saturating_sub(from) <= MAX_HELD).then_some(from)
+    }
+
+    /// What is to change in the input, now that so much was read.
+    fn edit(&self, input: &[u8], start: u64) -> Option<Edit> {
+        let reader = &self.reader;
+        if self.refused.is_some()
+            || self.usage != UsageRequest::Wanted
+            || reader.include_usage() == Some(true)
+            || reader.has_data_sources()
+        {
+            return None;
+        }
+        let place = |at: u64| usize::try_from(at.checked_sub(start)?).ok();
+        if let Some(options) = reader.stream_options_at() {
+            let range = place(options.start)?..place(options.end)?;
+            let text = with_usage(input.get(range.clone())?, reader.stream() == Some(true))?;
+            return Some(Edit { range, text });
+        }
+        if reader.stream() != Some(true) {
+            return None;
+        }
+        let end = place(reader.closed_at()?)?;
+        input.get(end..)?;
+        Some(Edit {
+            range: end..end,
+            text: USAGE_MEMBER.to_vec(),
+        })
+    }
+
+    /// Whether all that decides was read, or never will be.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Whether nothing more has to be read.
+    #[must_use]
+    pub fn is_passed(&self) -> bool {
+        self.complete && self.held.is_empty()
+    }
+
+    /// Whether it was made to ask for usage.
+    #[must_use]
+    pub fn usage_was_injected(&self) -> bool {
+        self.usage == UsageRequest::Injected
+    }
+
+    /// `model`, where it can be read in one way only.
+    ///
+    /// # Errors
+    /// The body cannot be read, or not in one way only.
+    pub fn model(&self) -> Result<Option<&str>, BodyError> {
+        match self.refused {
+            Some(error) => Err(error),
+            None if self.complete => Ok(self.reader.model()),
+            None => Err(BodyError::Truncated),
+        }
+    }
+
+    /// The most tokens that the call may use, as far as its request says: those of the prompt, by its
+    /// size, and those of each answer. `u64::MAX` where not even the size is known.
+    #[must_use]
+    pub fn bound(&self, action: Option<Action>) -> u64 {
+        let generates = action.is_none_or(Action::generates_text);
+        if !generates && !self.is_json {
+            // Sound and pictures: their size says nothing.
+            return 0;
+        }
+        let read = self.refused.is_none() && self.complete;
+        let size = match self.length {
+            Some(length) => length.max(self.seen),
+            None if read || self.ended => self.seen,
+            None => return u64::MAX,
+        };
+        let (answers, each) = if read {
+            (self.reader.choices(), self.reader.max_tokens())
+        } else {
+            (None, None)
+        };
+        let answers = answers.unwrap_or(1).max(1);
+        let answer = if generates {
+            each.unwrap_or(UNBOUNDED_ANSWER).saturating_mul(answers)
+        } else {
+            0
+        };
+        prompt_tokens(size).saturating_add(answer)
+    }
+}
+
+/// The tokens that a prompt in a body of this size is taken to have.
+#[must_use]
+pub fn prompt_tokens(bytes: u64) -> u64 {
+    bytes.div_ceil(BYTES_PER_TOKEN)
+}
+
+/// Whether `stream_options` may be added to a request: older API versions refuse it, and the
+/// responses API has none.
+#[must_use]
+pub fn takes_stream_options(operation: &Operation<'_>, api_version: Option<&[u8]>) -> bool {
+    let streams = matches!(
+        operation.action,
+        Action::ChatCompletions | Action::Completions
+    );
+    let recent = || {
+        let Some((date, rest)) = api_version.and_then(|version| version.split_at_checked(10))
+        else {
+            return false;
+        };
+        let is_date = date.iter().enumerate().all(|(at, byte)| match at {
+            4 | 7 => *byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+        match rest {
+            b"" => is_date && date >= FIRST_STABLE,
+            b"-preview" => is_date && api_version >= Some(FIRST_PREVIEW),
+            _ => false,
+        }
+    };
+    // Only under /openai/v1 do these two have their model in the body.
+    streams && (operation.model == ModelPlace::Body || recent())
+}
+
+/// `stream_options` that ask for usage too. `null` only becomes an object where it is known that a
+/// stream is asked for.
+fn with_usage(options: &[u8], is_stream: bool) -> Option<Vec<u8>> {
+    let members = match json::parse(options).ok()? {
+        Value::Null if is_stream => Object::default(),
+        Value::Object(members) => members,
+        _ => return None,
+    };
+    let others = members.iter().filter(|(name, _)| *name != USAGE_OPTION);
+    let mut members: Vec<_> = others
+        .map(|(name, value)| (name.to_owned(), value.clone()))
+        .collect();
+    members.push((USAGE_OPTION.to_owned(), Value::Bool(true)));
+    let text = Value::Object(Object::from_members(members)?).to_json();
+    Some(text.into_bytes())
+}
+
+/// Whether the headers say that the body is JSON in UTF-8, sent as it is. A body without a type is
+/// taken for JSON, as the backend takes it.
+fn is_plain_json(headers: &HeaderMap) -> bool {
+    headers.iter().all(|(name, value)| match name {
+        b"content-type" => MediaType::read(value) == MediaType::Json && is_utf8(value),
+        b"content-encoding" => value.trim_ascii().eq_ignore_ascii_case(b"identity"),
+        _ => true,
+    })
+}
+
+/// Whether a `content-type` leaves the character set at UTF-8.
+fn is_utf8(content_type: &[u8]) -> bool {
+    let parameters = content_type.split(|byte| *byte == b';').skip(1);
+    parameters.map(<[u8]>::trim_ascii).all(|parameter| {
+        let (name, value) = match parameter.iter().position(|byte| *byte == b'=') {
+            Some(at) => parameter.split_at_checked(at).unwrap_or((parameter, b"")),
+            None => (parameter, &b""[..]),
+        };
+        let value: Vec<u8> = value
+            .iter()
+            .filter(|byte| !b"=\" ".contains(byte))
+            .map(u8::to_ascii_lowercase)
+            .collect();
+        !name.trim_ascii().eq_ignore_ascii_case(b"charset") || value == b"utf-8" || value == b"utf8"
+    })
+}
+
+fn size(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

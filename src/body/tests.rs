@@ -1,0 +1,233 @@
+use super::*;
+use crate::operations::Operation;
+
+fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+    let pairs = pairs.iter();
+    HeaderMap::from_pairs(pairs.map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+}
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+/// What the backend receives of a body that arrives in these pieces.
+fn sent(body: &mut RequestBody, pieces: &[&[u8]]) -> String {
+    let mut sent = Vec::new();
+    for (index, piece) in pieces.iter().enumerate() {
+        match body.push(piece, index + 1 == pieces.len()) {
+            Passed::Unchanged => sent.extend_from_slice(piece),
+            Passed::Replaced(output) => sent.extend_from_slice(output),
+        }
+    }
+    String::from_utf8(sent).unwrap()
+}
+
+/// The same for every cut in two, and byte by byte.
+fn injected(text: &str) -> (String, bool) {
+    let bytes = text.as_bytes();
+    let mut whole = RequestBody::new(&headers(&[JSON]), true);
+    let expected = sent(&mut whole, &[bytes]);
+    for cut in 0..=bytes.len() {
+        let (first, second) = bytes.split_at(cut);
+        let mut body = RequestBody::new(&headers(&[JSON]), true);
+        assert_eq!(
+            sent(&mut body, &[first, second]),
+            expected,
+            "{text} at {cut}"
+        );
+        assert_eq!(body.usage_was_injected(), whole.usage_was_injected());
+        assert!(body.held.is_empty());
+    }
+    let single: Vec<&[u8]> = bytes.chunks(1).chain([&b""[..]]).collect();
+    let mut body = RequestBody::new(&headers(&[JSON]), true);
+    assert_eq!(sent(&mut body, &single), expected, "{text}");
+    (expected, whole.usage_was_injected())
+}
+
+#[test]
+fn a_stream_that_does_not_ask_for_usage_does_so_now() {
+    for (body, expected) in [
+        (
+            r#"{"stream":true}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
+        ),
+        (
+            "{\"stream\": true, \"messages\": []\n} \n",
+            "{\"stream\": true, \"messages\": []\n,\"stream_options\":{\"include_usage\":true}} \n",
+        ),
+        (
+            r#"{"stream":true,"stream_options":{}}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
+        ),
+        (
+            r#"{"stream_options":{"include_usage":false,"include_obfuscation":false},"stream":true}"#,
+            r#"{"stream_options":{"include_obfuscation":false,"include_usage":true},"stream":true}"#,
+        ),
+        (
+            r#"{"stream":true,"stream_options":null,"n":1}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true},"n":1}"#,
+        ),
+    ] {
+        assert_eq!(injected(body), (expected.to_owned(), true), "{body}");
+    }
+}
+
+#[test]
+fn every_other_body_stays_as_it_is() {
+    for body in [
+        "{}",
+        r#"{"stream":false}"#,
+        r#"{"stream":null}"#,
+        r#"{"model":"x","messages":[{"stream":true}]}"#,
+        r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
+        r#"{"stream":true,"stream_options":{"include_usage":true,"include_obfuscation":false}}"#,
+        r#"{"data_sources":[{}],"stream":true}"#,
+        r#"{"stream":true,"stream_options":7}"#,
+        r#"{"stream":true,"stream":true}"#,
+        r#"{"stream":true"#,
+        "not JSON",
+        "",
+    ] {
+        assert_eq!(injected(body), (body.to_owned(), false), "{body}");
+    }
+}
+
+#[test]
+fn long_options_are_not_held() {
+    let options = format!(r#"{{"x":"{}"}}"#, "x".repeat(2 * MAX_HELD));
+    let text = format!(r#"{{"stream":true,"stream_options":{options}}}"#);
+    let mut body = RequestBody::new(&headers(&[JSON]), true);
+    for piece in text.as_bytes().chunks(100) {
+        body.push(piece, false);
+        assert!(body.held.len() <= MAX_HELD);
+    }
+    assert!(!body.usage_was_injected());
+}
+
+#[test]
+fn the_model_is_read_where_there_is_one_reading() {
+    let model = |pairs: &[(&str, &str)], text: &str| {
+        let mut body = RequestBody::new(&headers(pairs), false);
+        assert_eq!(sent(&mut body, &[text.as_bytes()]), text);
+        assert!(body.is_complete());
+        body.model().map(|model| model.map(str::to_owned))
+    };
+    let named = Ok(Some("gpt-4o".to_owned()));
+    let text = r#"{"model":"gpt-4o"}"#;
+    for content_type in [
+        "application/json",
+        "application/json; charset=utf-8",
+        "application/json;charset=\"UTF-8\"",
+        "application/vnd.x+json",
+    ] {
+        assert_eq!(
+            model(&[("content-type", content_type)], text),
+            named,
+            "{content_type}"
+        );
+    }
+    assert_eq!(model(&[], text), named);
+    for content_type in [
+        "multipart/form-data; boundary=x",
+        "application/x-www-form-urlencoded",
+        "application/json; charset=utf-7",
+        "application/json; charset = utf-16",
+        "text/plain",
+        "",
+    ] {
+        let refused = model(&[("content-type", content_type)], text);
+        assert_eq!(refused, Err(BodyError::MediaType), "{content_type}");
+    }
+    assert_eq!(
+        model(&[JSON, ("content-type", "text/plain")], text),
+        Err(BodyError::MediaType)
+    );
+    assert_eq!(
+        model(&[JSON, ("content-encoding", "gzip")], text),
+        Err(BodyError::MediaType)
+    );
+    assert_eq!(model(&[JSON], "{}"), Ok(None));
+    assert_eq!(model(&[JSON], ""), Err(BodyError::Truncated));
+    assert_eq!(
+        model(&[JSON], "{\"model\":\"a\"}x"),
+        Err(BodyError::NotJson)
+    );
+}
+
+#[test]
+fn all_is_known_at_the_closing_bracket_and_nothing_before() {
+    let mut body = RequestBody::new(&headers(&[JSON]), false);
+    body.push(br#"{"model":"a","x":[1,2]"#, false);
+    assert!(!body.is_complete());
+    assert_eq!(body.model(), Err(BodyError::Truncated));
+    body.push(b"}", false);
+    assert!(body.is_complete());
+    assert_eq!(body.model(), Ok(Some("a")));
+}
+
+#[test]
+fn bounds_add_up_prompt_and_answers() {
+    let bound = |pairs: &[(&str, &str)], text: &str, action| {
+        let mut body = RequestBody::new(&headers(pairs), false);
+        body.push(text.as_bytes(), true);
+        body.bound(Some(action))
+    };
+    let chat = |text: &str| bound(&[JSON], text, Action::ChatCompletions);
+    assert_eq!(chat(r#"{"max_tokens":100}"#), 5 + 100);
+    assert_eq!(chat(r#"{"max_tokens":100,"n":3}"#), 6 + 300);
+    assert_eq!(chat(r#"{"max_completion_tokens":7}"#), 7 + 7);
+    assert_eq!(chat("{}"), 1 + UNBOUNDED_ANSWER);
+    let overflow = format!(r#"{{"max_tokens":{0},"n":{0}}}"#, u64::MAX);
+    assert_eq!(chat(&overflow), u64::MAX);
+    assert_eq!(bound(&[JSON], r#"{"input":"abcd"}"#, Action::Embeddings), 4);
+    let form = [("content-type", "multipart/form-data; boundary=x")];
+    assert_eq!(bound(&form, "--x", Action::Audio), 0);
+    // What cannot be read holds what its size allows for, and all while that is not known.
+    let twice = r#"{"max_tokens":1,"max_tokens":9}"#;
+    assert_eq!(chat(twice), 8 + UNBOUNDED_ANSWER);
+    let sized = [JSON, ("content-length", "400")];
+    assert_eq!(
+        bound(&sized, twice, Action::ChatCompletions),
+        100 + UNBOUNDED_ANSWER
+    );
+    let mut open = RequestBody::new(&headers(&[JSON]), false);
+    open.push(twice.as_bytes(), false);
+    assert!(open.is_complete());
+    assert_eq!(open.bound(Some(Action::ChatCompletions)), u64::MAX);
+}
+
+#[test]
+fn usage_is_asked_for_where_the_api_knows_it() {
+    let takes = |path: &str, version: &str| {
+        let operation = Operation::read(b"POST", path.as_bytes(), None).unwrap();
+        takes_stream_options(
+            &operation,
+            (!version.is_empty()).then_some(version.as_bytes()),
+        )
+    };
+    let chat = "/openai/deployments/gpt-4o/chat/completions";
+    for version in [
+        "2024-10-21",
+        "2025-01-01",
+        "2024-09-01-preview",
+        "2025-04-01-preview",
+    ] {
+        assert!(takes(chat, version), "{version}");
+        assert!(!takes("/openai/responses", version), "{version}");
+        assert!(!takes("/openai/deployments/x/embeddings", version));
+    }
+    for version in [
+        "",
+        "2024-06-01",
+        "2024-08-01-preview",
+        "2024-10-21-preview-x",
+        "2099",
+        "9999999999",
+        "preview",
+    ] {
+        assert!(!takes(chat, version), "{version}");
+    }
+    for version in ["", "preview", "v1"] {
+        assert!(takes("/openai/v1/chat/completions", version));
+        assert!(takes("/openai/v1/completions", version));
+        assert!(!takes("/openai/v1/responses", version));
+    }
+}

@@ -1,0 +1,115 @@
+//! What is read of a request that goes on, and of its answer.
+
+use crate::body::{RequestBody, takes_stream_options};
+use crate::forward::HeaderChanges;
+use crate::limits::{Asking, Deployment};
+use crate::metering::Meter;
+use crate::operations::{ModelPlace, Operation, Unread};
+use crate::policy::{App, Measure, Policy, StreamOptions};
+use crate::request::{HeaderMap, RequestHead};
+
+type Asked<'a, 'o> = &'a Result<Operation<'o>, Unread>;
+
+/// The readers of one call.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// Reads the request, where it decides or has to ask for usage.
+    pub(super) body: Option<RequestBody>,
+    /// Measures what the call uses.
+    pub(super) meter: Option<Meter>,
+}
+
+impl Reading {
+    /// The readers that a call needs, and what they need of the request's headers: an answer that is
+    /// not compressed, and a body that may grow.
+    pub(super) fn new(
+        head: &RequestHead<'_>,
+        operation: Asked<'_, '_>,
+        headers: &HeaderMap,
+        policy: &Policy,
+        changes: &mut HeaderChanges,
+    ) -> Self {
+        if !is_metered(head, operation, policy) {
+            return Self::default();
+        }
+        if head.accepts_encodings {
+            changes.remove.push(b"accept-encoding".to_vec());
+        }
+        let inject = policy.usage.stream_options == StreamOptions::Inject
+            && operation
+                .as_ref()
+                .is_ok_and(|operation| takes_stream_options(operation, head.api_version()));
+        if inject {
+            changes.remove.push(b"content-length".to_vec());
+        }
+        let names_model = place(operation) == ModelPlace::Body;
+        Self {
+            body: (inject || names_model).then(|| RequestBody::new(headers, inject)),
+            meter: Some(Meter::new(headers)),
+        }
+    }
+}
+
+/// Whether the answer is read for what the call used: that of a request to run a model, or of one that
+/// nobody here knows. Stored answers, read again, would count twice.
+fn is_metered(head: &RequestHead<'_>, operation: Asked<'_, '_>, policy: &Policy) -> bool {
+    policy.usage.read
+        && head.method == b"POST"
+        && operation.as_ref().map_or(true, Operation::is_metered)
+}
+
+/// Whether the decision has to wait for the request's body: for the model, or for what bounds the
+/// answer.
+pub(super) fn body_decides(
+    app: &App,
+    head: &RequestHead<'_>,
+    operation: Asked<'_, '_>,
+    policy: &Policy,
+) -> bool {
+    let metered = is_metered(head, operation, policy);
+    let by_model = || {
+        metered
+            || app.deployments.is_some()
+            || app
+                .limits
+                .iter()
+                .any(|limit| limit.scope.deployments.is_some())
+    };
+    let by_bound = || {
+        let reserves = Measure::Tokens { reserve: true };
+        metered && app.limits.iter().any(|limit| limit.measure == reserves)
+    };
+    (place(operation) == ModelPlace::Body && by_model()) || by_bound()
+}
+
+/// What limits need to know of a request that is decided on without its body.
+pub(super) fn asking<'a>(operation: &Result<Operation<'a>, Unread>) -> Asking<'a> {
+    Asking {
+        action: operation.as_ref().ok().map(|operation| operation.action),
+        deployment: match (operation, place(operation)) {
+            (
+                Ok(Operation {
+                    deployment: Some(name),
+                    ..
+                }),
+                _,
+            ) => Deployment::Named(name),
+            (_, ModelPlace::Nowhere) => Deployment::None,
+            _ => Deployment::Unknown,
+        },
+        reserve: 0,
+    }
+}
+
+/// Where the model is named. Of what nobody here knows: elsewhere.
+pub(super) fn place(operation: Asked<'_, '_>) -> ModelPlace {
+    operation
+        .as_ref()
+        .map_or(ModelPlace::Elsewhere, |operation| operation.model)
+}
+
+/// Whether a name from a body may be told: visible, and not too long for a label.
+pub(super) fn is_tellable(name: &str) -> bool {
+    const MAX: usize = 128;
+    (1..=MAX).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+}

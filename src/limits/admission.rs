@@ -1,0 +1,306 @@
+//! A call's way through the limits of its application: admitted, then settled.
+
+use super::LimitId;
+use super::NamedLimit;
+use super::record::Record;
+use super::window::Place;
+use crate::operations::Action;
+use crate::policy::{Count, Limit, Measure, Window};
+use crate::store::{self, SharedStore, StoreError};
+use crate::time::Time;
+
+/// What limits need to know of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    /// What is asked for; `None` where that is not known.
+    pub action: Option<Action>,
+    /// Which deployment it runs.
+    pub deployment: Deployment<'a>,
+    /// The most tokens that it may use.
+    pub reserve: u64,
+}
+
+/// Which deployment a call runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deployment<'a> {
+    /// This one.
+    Named(&'a str),
+    /// None.
+    None,
+    /// One that is named where nobody here can see it.
+    Unknown,
+}
+
+/// A call that was counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    key: String,
+    held: Vec<Held>,
+}
+
+/// What a call holds in one limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    id: LimitId,
+    window: Window,
+    count: Count,
+    measure: Measure,
+    place: Place,
+    amount: u64,
+}
+
+/// A limit that is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// What it counts.
+    pub measure: Measure,
+    /// How much of it passes in one window.
+    pub limit: u64,
+    /// How much is left, which is less than the call needs.
+    pub remaining: u64,
+    /// The window.
+    pub window: Window,
+    /// The call may use more than ever passes in one window.
+    pub never: bool,
+    /// Milliseconds until there is room in every limit of the application.
+    pub room_in: u64,
+    /// Milliseconds until nothing is counted any more.
+    pub reset_in: u64,
+}
+
+/// What became of [`admit`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// The call is counted.
+    Counted(Admission),
+    /// A limit is reached; nothing was counted.
+    Reached(Reached),
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settlement {
+    /// The answer's status; `None` when there was none (the caller left, the backend reset).
+    pub status: Option<u16>,
+    /// What it used.
+    pub tokens: TokensUsed,
+}
+
+/// What a call used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokensUsed {
+    /// So many, as its answer says.
+    Said(u64),
+    /// It is not known.
+    Unsaid {
+        /// What is charged where nothing was held.
+        estimate: u64,
+    },
+}
+
+/// Counts a call against all limits of its application that are for it, or against none.
+///
+/// The clock is read after the record: a reading from before, by a worker that was held up, would
+/// look like a clock that was set back.
+///
+/// # Errors
+/// The host failed, or other workers were always first: the caller must refuse.
+pub fn admit(
+    store: &dyn SharedStore,
+    key: String,
+    limits: &[NamedLimit],
+    asking: &Asking<'_>,
+    clock: &dyn Fn() -> Time,
+    retries: &mut u32,
+) -> Result<Admitted, StoreError> {
+    if !limits.iter().any(|named| named.limit.is_for(asking)) {
+        let held = Vec::new();
+        return Ok(Admitted::Counted(Admission { key, held }));
+    }
+    let updated = store::update(store, &key, |value| {
+        let mut record = value.map(Record::decode).unwrap_or_default();
+        let now = clock();
+        match take_all(&mut record, limits, asking, now) {
+            Ok(held) => {
+                record.drop_finished(limits, now);
+                (Ok(held), Some(record.encode()))
+            }
+            // A clock that was set back must be written down, or the counts would stay in its
+            // future.
+            Err((reached, set_back)) => (Err(reached), set_back.then(|| record.encode())),
+        }
+    })?;
+    *retries = retries.saturating_add(updated.retries);
+    Ok(match updated.answer {
+        Ok(held) => Admitted::Counted(Admission { key, held }),
+        Err(reached) => Admitted::Reached(reached),
+    })
+}
+
+/// Takes a place in every limit, or says which is reached and whether the clock was set back.
+fn take_all(
+    record: &mut Record,
+    limits: &[NamedLimit],
+    asking: &Asking<'_>,
+    now: Time,
+) -> Result<Vec<Held>, (Reached, bool)> {
+    let mut worst: Option<Reached> = None;
+    let mut set_back = false;
+    let concerned = || limits.iter().filter(|named| named.limit.is_for(asking));
+    for NamedLimit { id, limit } in concerned() {
+        let state = record.state(*id, limit.window);
+        set_back |= state.advance(limit.window, now);
+        let needed = limit.takes(asking).max(1);
+        let standing = state.standing(limit.window, limit.amount, needed, now);
+        let remaining = limit.amount.saturating_sub(standing.used);
+        let never = needed > limit.amount;
+        let room_in = match limit.window {
+            // Waiting does not help; a window later at least the rest of it is free.
+            Window::Sliding { millis } if never => millis,
+            Window::Calendar(_) if never => standing.reset_in,
+            _ => standing.room_in,
+        };
+        let is_worse = |worst: Reached| (never, room_in) > (worst.never, worst.room_in);
+        if remaining < needed && worst.is_none_or(is_worse) {
+            worst = Some(Reached {
+                measure: limit.measure,
+                limit: limit.amount,
+                remaining,
+                window: limit.window,
+                never,
+                room_in,
+                reset_in: standing.reset_in,
+            });
+        }
+    }
+    if let Some(reached) = worst {
+        return Err((reached, set_back));
+    }
+    let take = |NamedLimit { id, limit }: &NamedLimit| {
+        let amount = limit.takes(asking);
+        Held {
+            id: *id,
+            window: limit.window,
+            count: limit.count.clone(),
+            measure: limit.measure,
+            place: record.state(*id, limit.window).take(amount),
+            amount,
+        }
+    };
+    Ok(concerned().map(take).collect())
+}
+
+impl Limit {
+    /// Whether it is for a call. It is, unless the call is known to be none of those it names: what is
+    /// not known must not slip past it.
+    fn is_for(&self, asking: &Asking<'_>) -> bool {
+        let operation = asking.action.is_none_or(|action| {
+            let named = self.scope.operations;
+            named.is_none_or(|named| named.grant(action))
+                && (self.measure == Measure::Calls || action.uses_tokens())
+        });
+        let deployment =
+            self.scope
+                .deployments
+                .as_ref()
+                .is_none_or(|deployments| match asking.deployment {
+                    Deployment::Named(name) => deployments.include(name),
+                    Deployment::None => false,
+                    Deployment::Unknown => true,
+                });
+        operation && deployment
+    }
+
+    /// What a call takes of it when it is admitted.
+    fn takes(&self, asking: &Asking<'_>) -> u64 {
+        match self.measure {
+            Measure::Calls => 1,
+            Measure::Tokens { reserve: false } => 0,
+            Measure::Tokens { reserve: true } => asking.reserve,
+        }
+    }
+}
+
+/// What settling changes in one limit.
+enum Change {
+    Nothing,
+    GiveBack(u64),
+    Charge(u64),
+}
+
+impl Admission {
+    /// Settles a call that has ended: gives its places back where the answer does not count, and
+    /// charges the tokens that it used.
+    ///
+    /// Takes the admission: a call settles once.
+    ///
+    /// # Errors
+    /// The host failed; what the call holds then stays counted.
+    pub fn settle(
+        self,
+        store: &dyn SharedStore,
+        settlement: &Settlement,
+        clock: &dyn Fn() -> Time,
+        retries: &mut u32,
+    ) -> Result<(), StoreError> {
+        let changes: Vec<_> = self
+            .held
+            .iter()
+            .map(|held| (held, held.change(settlement)))
+            .filter(|(_, change)| !matches!(change, Change::Nothing))
+            .collect();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let updated = store::update(store, &self.key, |value| {
+            let mut record = value.map(Record::decode).unwrap_or_default();
+            let now = clock();
+            for (held, change) in &changes {
+                let state = record.state(held.id, held.window);
+                match change {
+                    Change::Nothing => {}
+                    Change::GiveBack(amount) => state.give_back(held.place, *amount),
+                    Change::Charge(amount) => {
+                        state.advance(held.window, now);
+                        state.take(*amount);
+                    }
+                }
+            }
+            ((), Some(record.encode()))
+        })?;
+        *retries = retries.saturating_add(updated.retries);
+        Ok(())
+    }
+
+    /// Whether it has to wait for the answer's end, and not only for its status.
+    #[must_use]
+    pub fn counts_tokens(&self) -> bool {
+        self.held.iter().any(|held| held.measure != Measure::Calls)
+    }
+}
+
+impl Held {
+    fn change(&self, settlement: &Settlement) -> Change {
+        let counted = counts(&self.count, settlement.status);
+        let used = match (self.measure, settlement.tokens) {
+            _ if !counted => 0,
+            (Measure::Calls, _) => self.amount,
+            (Measure::Tokens { .. }, TokensUsed::Said(used)) => used,
+            (Measure::Tokens { reserve: true }, TokensUsed::Unsaid { .. }) => self.amount,
+            (Measure::Tokens { reserve: false }, TokensUsed::Unsaid { estimate }) => estimate,
+        };
+        match (used.checked_sub(self.amount), self.amount.checked_sub(used)) {
+            (Some(0), _) => Change::Nothing,
+            (Some(more), _) => Change::Charge(more),
+            (None, less) => Change::GiveBack(less.unwrap_or_default()),
+        }
+    }
+}
+
+fn counts(count: &Count, status: Option<u16>) -> bool {
+    match count {
+        Count::All => true,
+        Count::Success => status.is_some_and(|status| (200..300).contains(&status)),
+        Count::Statuses(statuses) => status.is_some_and(|status| statuses.contains(&status)),
+    }
+}
