@@ -979,7 +979,11 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
     (
         limit,
         r#""calls": 1, "per": "60s", "operations": ["chat/completions", "*/reed"], "deployments": ["a/b"]"#,
-        &[r#"apps[0].limits[0].operations[0]: x"#],
+        &[
+            r#"apps[0].limits[0].operations[0]: "chat/completions" names no action of Azure OpenAI; did you mean "Microsoft.CognitiveServices/accounts/OpenAI/deployments/chat/completions/action"?"#,
+            r#"apps[0].limits[0].operations[1]: "*/reed" names no action of Azure OpenAI; for example "Microsoft.CognitiveServices/accounts/OpenAI/*/read""#,
+            r#"apps[0].limits[0].deployments[0]: "a/b" is not the name of a deployment; write up to 64 letters, digits, dots, hyphens and underscores; * stands only at the end"#,
+        ],
     ),
     (
         limit,

@@ -1,0 +1,404 @@
+"""What calls use: read from answers in passing, asked for in streams, told and counted."""
+
+import gzip
+import http.client
+import json
+import random
+import socket
+
+import pytest
+
+from .harness import APP_CHAT, new_app, shipped_policy
+from .harness.backend import Backend, answer, chunked
+from .harness.gateway import CHAT_PATH, JSON_TYPE, set_endpoint
+from .harness.processes import ROOT, wait_until
+
+VECTORS = ROOT.parent / "shared" / "vectors" / "openai_responses"
+SEED = 20_261_124
+EVENTS = "text/event-stream"
+V1_CHAT = "/openai/v1/chat/completions"
+RESPONSES = "/openai/v1/responses"
+
+FIELDS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
+
+
+def behind(start_gateway, stand_ins, backend: Backend, policy: dict | None = None, **options):
+    """A gateway before this backend."""
+    return start_gateway(
+        stand_ins,
+        policy,
+        edit=lambda config: set_endpoint(config, "azure_openai", backend.address),
+        **options,
+    )
+
+
+def post(gateway, token, path=CHAT_PATH, body: dict | bytes = b"{}", headers=(), **options):
+    """A request whose log line can be found; returns the answer and that line."""
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request_id = f"{random.getrandbits(64):016x}"
+    headers = [JSON_TYPE, ("x-request-id", request_id), *headers]
+    result = gateway.request("POST", path, token=token, headers=headers, body=body, **options)
+    return result, gateway.line_of(request_id)
+
+
+def tokens(line: dict) -> tuple:
+    return tuple(line[name] for name in FIELDS)
+
+
+# Recorded answers
+
+
+def recorded() -> list[dict]:
+    entries = []
+    for path in sorted(VECTORS.glob("*.json")):
+        entries += json.loads(path.read_text())["entries"]
+    return entries
+
+
+def expected_tokens(usage: dict | None) -> tuple:
+    """By Python's own JSON: whatever of the two vocabularies is there."""
+    if not usage:
+        return (None,) * 5
+
+    def either(*names):
+        return next((usage[name] for name in names if usage.get(name) is not None), None)
+
+    prompt = either("prompt_tokens", "input_tokens")
+    completion = either("completion_tokens", "output_tokens")
+    total = usage.get("total_tokens")
+    if total is None and (prompt is not None or completion is not None):
+        total = (prompt or 0) + (completion or 0)
+    details = [
+        (usage.get(f"{side}_tokens_details") or {}).get(detail)
+        for sides, detail in ((("prompt", "input"), "cached_tokens"), (("completion", "output"), "reasoning_tokens"))
+        for side in sides
+    ]
+    cached = next((value for value in details[:2] if value is not None), None)
+    reasoning = next((value for value in details[2:] if value is not None), None)
+    return prompt, completion, total, cached, reasoning
+
+
+def pieces(text: bytes, cuts: int, chance: random.Random) -> list[bytes]:
+    places = sorted(chance.randrange(len(text) + 1) for _ in range(cuts))
+    return [text[start:end] for start, end in zip([0, *places], [*places, len(text)])]
+
+
+@pytest.mark.skipif(not VECTORS.is_dir(), reason=f"NOT CHECKED: no recorded answers in {VECTORS}")
+def test_recorded_answers_arrive_unchanged_and_say_their_usage(start_gateway, stand_ins):
+    chance = random.Random(SEED)
+    current: dict = {}
+
+    def script(_):
+        body = current["entry"]["body"].encode()
+        kind = EVENTS if current["entry"]["kind"] == "sse" else "application/json"
+        yield from chunked(pieces(body, current["cuts"], chance), kind)
+
+    entries = recorded()
+    assert len(entries) > 80
+    with Backend(script) as backend:
+        gateway = behind(start_gateway, stand_ins, backend)
+        token = stand_ins.entra.mint(new_app())
+        for entry in entries:
+            for cuts in (0, 3, 40):
+                current.update(entry=entry, cuts=cuts)
+                path = CHAT_PATH if cuts != 3 else RESPONSES
+                result, line = post(gateway, token, path)
+                assert result.body == entry["body"].encode(), entry["id"]
+                assert line["stream"] is (entry["kind"] == "sse"), entry["id"]
+                assert tokens(line) == expected_tokens(entry["usage"]), entry["id"]
+
+
+# The stand-in, told everywhere
+
+
+def test_usage_is_told_in_log_filter_state_and_metrics(start_gateway, stand_ins):
+    gateway = start_gateway(stand_ins)
+    token = stand_ins.entra.mint(APP_CHAT)
+    body = {"messages": [{"role": "user", "content": "Hello"}], "model": "gpt-4o"}
+    sums = dict.fromkeys(("prompt", "completion", "total", "cached", "reasoning"), 0)
+    for path, more, stream in [
+        (CHAT_PATH, {}, False),
+        (CHAT_PATH, {"stream": True, "stream_options": {"include_usage": True}}, True),
+        (V1_CHAT, {}, False),
+        (V1_CHAT, {"stream": True, "stream_options": {"include_usage": True}}, True),
+        (RESPONSES, {"input": "Hello"}, False),
+        (RESPONSES, {"input": "Hello", "stream": True}, True),
+        ("/openai/v1/embeddings", {"input": "Hello"}, False),
+        ("/openai/v1/completions", {"prompt": "Hello"}, False),
+    ]:
+        result, line = post(gateway, token, path, {**body, **more})
+        assert result.status == 200
+        assert line["stream"] is stream, path
+        assert line["deployment"] == ("gpt-4o"), path
+        assert line["prompt_tokens"] > 0, path
+        assert line["total_tokens"] == line["prompt_tokens"] + (line["completion_tokens"] or 0)
+        if not stream:
+            usage = result.json["usage"]
+            assert line["total_tokens"] == usage["total_tokens"]
+        access = gateway.line_of(line["request_id"], gateway.access_log)
+        for name in FIELDS[:3]:
+            if line[name] is not None:
+                assert access[name] == str(line[name]), (path, name)
+        for kind in sums:
+            sums[kind] += line[f"{kind}_tokens"] or 0
+
+    def metrics():
+        series = gateway.prometheus("tollgate_tokens")
+        found = {
+            next(label.split('"')[1] for label in labels if label.startswith("kind=")): value
+            for labels, value in series.items()
+            if 'app="chat"' in labels
+        }
+        return {kind: found.get(kind, 0) for kind in sums} == sums
+
+    wait_until(metrics, 5, f"metrics say {sums}")
+
+
+def test_stored_answers_are_not_counted_again(start_gateway, stand_ins):
+    with Backend(lambda _: [answer(b'{"usage":{"total_tokens":7}}')]) as backend:
+        gateway = behind(start_gateway, stand_ins, backend)
+        token = stand_ins.entra.mint(APP_CHAT)
+        request_id = "stored"
+        for path in ("/openai/v1/responses/resp_1", "/openai/v1/chat/completions/c1"):
+            request_id += "x"
+            gateway.request("GET", path, token=token, headers=[("x-request-id", request_id)])
+            assert gateway.line_of(request_id)["total_tokens"] is None
+        assert post(gateway, token)[1]["total_tokens"] == 7
+
+
+# Encodings
+
+
+def test_answers_are_asked_for_without_compression(start_gateway, stand_ins):
+    body = b'{"usage":{"prompt_tokens":3,"total_tokens":7}}'
+
+    def script(received):
+        if received.header("accept-encoding"):
+            return [answer(gzip.compress(body), "application/json", "200 OK", "content-encoding: gzip")]
+        return [answer(body)]
+
+    with Backend(script) as backend:
+        gateway = behind(start_gateway, stand_ins, backend)
+        token = stand_ins.entra.mint(APP_CHAT)
+        result, line = post(gateway, token, headers=[("accept-encoding", "gzip, br")])
+        assert (result.body, line["total_tokens"]) == (body, 7)
+        # Elsewhere it stays, and where usage is not read.
+        gateway.request("GET", "/openai/v1/models", token=token, headers=[("accept-encoding", "gzip")])
+        assert backend.received[-1].header("accept-encoding") == "gzip"
+        unread = behind(
+            start_gateway, stand_ins, backend, shipped_policy(stand_ins, usage={"read": False})
+        )
+        result, line = post(unread, token, headers=[("accept-encoding", "gzip")])
+        assert gzip.decompress(result.body) == body
+        assert line["total_tokens"] is None
+
+
+def test_a_backend_that_compresses_all_the_same_is_estimated(start_gateway, stand_ins):
+    body = gzip.compress(b'{"usage":{"total_tokens":7}}')
+    script = [answer(body, "application/json", "200 OK", "content-encoding: gzip")]
+    with Backend(lambda _: script) as backend:
+        gateway = behind(start_gateway, stand_ins, backend)
+        result, line = post(gateway, stand_ins.entra.mint(APP_CHAT), body=b'{"messages":[]}' + b" " * 25)
+        assert result.body == body
+        assert line["total_tokens"] is None
+
+        def estimated():
+            series = gateway.prometheus("tollgate_tokens")
+            return {'app="chat"', 'kind="estimated"'} in [set(labels) for labels in series] and list(
+                series.values()
+            ) == [10]
+
+        wait_until(estimated, 5, "40 bytes are taken for 10 tokens")
+
+
+# Streams are asked for their usage
+
+
+def inject(stand_ins, **members) -> dict:
+    return shipped_policy(stand_ins, usage={"stream_options": "inject"}, **members)
+
+
+STREAM = {"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def test_streams_are_asked_for_usage_and_callers_do_not_see_it(start_gateway, stand_ins):
+    plain = start_gateway(stand_ins)
+    asking = start_gateway(stand_ins, inject(stand_ins))
+    token = stand_ins.entra.mint(APP_CHAT)
+    for path in (CHAT_PATH, V1_CHAT):
+        expected, line = post(plain, token, path, STREAM)
+        assert line["total_tokens"] is None
+        result, line = post(asking, token, path, STREAM)
+        assert line["total_tokens"] > line["prompt_tokens"] > 0
+        events, expected_events = (body.count(b"\n\n") for body in (result.body, expected.body))
+        assert events == expected_events
+        assert b'"choices":[],"usage"' not in result.body.replace(b" ", b"")
+        assert result.body.endswith(b"data: [DONE]\n\n")
+
+
+def test_a_caller_who_asks_for_usage_gets_it(start_gateway, stand_ins):
+    gateway = start_gateway(stand_ins, inject(stand_ins))
+    token = stand_ins.entra.mint(APP_CHAT)
+    body = {**STREAM, "stream_options": {"include_usage": True}}
+    result, line = post(gateway, token, CHAT_PATH, body)
+    assert json.loads(result.body.split(b"\n\n")[-3].removeprefix(b"data: "))["usage"]["total_tokens"]
+    assert line["total_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT_PATH.replace("2024-10-21", "2024-06-01"), STREAM),
+        (CHAT_PATH.replace("?api-version=2024-10-21", ""), STREAM),
+        (RESPONSES, {**STREAM, "input": "Hello"}),
+        (CHAT_PATH, {**STREAM, "stream": False}),
+        (CHAT_PATH, {**STREAM, "data_sources": []}),
+        ("/openai/v1/embeddings", STREAM),
+    ],
+)
+def test_bodies_that_must_not_ask_stay_as_they_are(start_gateway, stand_ins, path, body):
+    with Backend(lambda _: [answer(b"{}")]) as backend:
+        gateway = behind(start_gateway, stand_ins, backend, inject(stand_ins))
+        post(gateway, stand_ins.entra.mint(APP_CHAT), path, body)
+        assert backend.received[-1].body == json.dumps(body).encode()
+
+
+def test_what_the_backend_receives_when_usage_is_asked_for(start_gateway, stand_ins):
+    with Backend(lambda _: [answer(b"{}")]) as backend:
+        gateway = behind(start_gateway, stand_ins, backend, inject(stand_ins))
+        token = stand_ins.entra.mint(APP_CHAT)
+        large = {**STREAM, "messages": [{"role": "user", "content": "x" * 300_000}]}
+        for body in (STREAM, large, {**STREAM, "stream_options": {"include_usage": False}}):
+            result, _ = post(gateway, token, V1_CHAT, body)
+            assert result.status == 200
+            received = json.loads(backend.received[-1].body)
+            assert received.pop("stream_options") == {"include_usage": True}
+            expected = dict(body)
+            expected.pop("stream_options", None)
+            assert received == expected
+
+
+def test_the_extra_event_is_taken_out_wherever_it_is_cut(start_gateway, stand_ins):
+    chance = random.Random(SEED)
+    first = b'data: {"choices":[],"prompt_filter_results":[]}\n\n'
+    choice = b'data: {"choices":[{"delta":{"content":"x"}}],"usage":null}\n\n'
+    extra = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}\n\n'
+    done = b"data: [DONE]\n\n"
+    whole = first + 3 * choice + extra + done
+    cuts = {"count": 0}
+
+    def script(_):
+        parts = pieces(whole, cuts["count"], chance)
+        yield from (piece for part in chunked(parts, EVENTS) for piece in (part, 0.002))
+
+    with Backend(script) as backend:
+        gateway = behind(start_gateway, stand_ins, backend, inject(stand_ins))
+        token = stand_ins.entra.mint(APP_CHAT)
+        for count in [0, 1, 2, 5, 10, 20, 40, 80] * 2:
+            cuts["count"] = count
+            result, line = post(gateway, token, CHAT_PATH, STREAM)
+            assert result.body == first + 3 * choice + done
+            assert line["total_tokens"] == 3
+
+
+def test_events_are_not_held_back(start_gateway, stand_ins):
+    """Each event arrives before the next one is sent."""
+    arrived = []
+    choice = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
+
+    def script(_):
+        head, *events, end = chunked([choice] * 5, EVENTS)
+        yield head
+        for index, event in enumerate(events):
+            yield event
+            wait_until(lambda: len(arrived) == index + 1, 5, f"event {index} arrives")
+        yield end
+
+    with Backend(script) as backend:
+        gateway = behind(start_gateway, stand_ins, backend, inject(stand_ins))
+        connection = http.client.HTTPConnection(*gateway.address)
+        token = stand_ins.entra.mint(APP_CHAT)
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        connection.request("POST", CHAT_PATH, json.dumps(STREAM).encode(), headers)
+        response = connection.getresponse()
+        while event := response.readline():
+            if event.startswith(b"data"):
+                assert event + b"\n" == choice
+                arrived.append(event)
+        assert len(arrived) == 5
+
+
+# Models in bodies
+
+
+def narrowed(stand_ins, **members) -> dict:
+    return shipped_policy(stand_ins, default_app={"deployments": ["gpt-4o", "text-*"], **members})
+
+
+def test_deployments_hold_for_models_in_bodies(start_gateway, stand_ins):
+    with Backend(lambda _: [answer(b"{}")]) as backend:
+        gateway = behind(start_gateway, stand_ins, backend, narrowed(stand_ins))
+        token = stand_ins.entra.mint(new_app())
+        padding = "x" * 200_000
+        good = [
+            {"model": "gpt-4o"},
+            {"model": "GPT-4O", "messages": [{"model": "other"}]},
+            {"messages": [padding], "model": "text-embedding-3"},
+            {"model": "gpt-4o", "messages": [padding]},
+        ]
+        for body in good:
+            result, line = post(gateway, token, V1_CHAT, body)
+            assert result.status == 200, body["model"]
+            assert line["deployment"] == body["model"]
+            assert json.loads(backend.received[-1].body) == body
+        backend.received.clear()
+        bad = [
+            b'{"model":"gpt-4"}',
+            b'{"model":"other","messages":["%s"]}' % padding.encode(),
+            b'{"messages":["%s"],"model":"other"}' % padding.encode(),
+            b'{"model":"gpt-4o","model":"other"}',
+            b'{"model":"gpt-4o","messages":["%s"],"model":"other"}' % padding.encode(),
+            b'{"model":"gpt-4o","Model":"other"}',
+            b'{"model":"gpt-4o","mod\\u0065l":"other"}',
+            b'{"model":null}',
+            b'{"model":["gpt-4o"]}',
+            b'{"messages":[]}',
+            b'{"model":"gpt-4o"',
+            b'{"model":"gpt-4o"}{"model":"other"}',
+            b'\xef\xbb\xbf{"model":"gpt-4o"}',
+            b'["model","gpt-4o"]',
+            '{"model":"gpt-4o"}'.encode("utf-16"),
+            b"model=gpt-4o",
+            b"",
+        ]
+        for body in bad:
+            result, line = post(gateway, token, V1_CHAT, body)
+            assert result.verdict == (403, "DeploymentNotAllowed"), body[:60]
+            assert line["code"] == "DeploymentNotAllowed"
+            assert line["status"] == 403
+        for content_type in ("multipart/form-data; boundary=x", "application/json; charset=utf-7", "text/plain"):
+            result = gateway.request(
+                "POST", V1_CHAT, token=token, headers=[("content-type", content_type)], body=b'{"model":"gpt-4o"}'
+            )
+            assert result.verdict == (403, "DeploymentNotAllowed"), content_type
+        # What was refused on its way never came to its end.
+        assert not [received for received in backend.received if received.complete]
+
+
+def test_a_backend_that_answers_early_says_nothing_undecided(start_gateway, stand_ins):
+    """Before the body decided, only errors pass."""
+    statuses = iter(["200 OK", "413 Payload Too Large"])
+    with Backend(lambda _: [answer(b'{"secret":1}', "application/json", next(statuses))], early=True) as backend:
+        gateway = behind(start_gateway, stand_ins, backend, narrowed(stand_ins))
+        token = stand_ins.entra.mint(new_app())
+
+        def unfinished():
+            with socket.create_connection(gateway.address, timeout=20) as client:
+                head = f"POST {V1_CHAT} HTTP/1.1\r\nhost: gate\r\nauthorization: Bearer {token}\r\n"
+                head += "content-type: application/json\r\ncontent-length: 1000\r\n\r\n"
+                client.sendall(head.encode() + b'{"model":"gpt-4o",')
+                return client.recv(65536)
+
+        first = unfinished()
+        assert first.startswith(b"HTTP/1.1 403 ") and b"secret" not in first
+        assert unfinished().startswith(b"HTTP/1.1 413 ")
