@@ -32,13 +32,20 @@ def behind(start_gateway, stand_ins, backend: Backend, policy: dict | None = Non
     )
 
 
-def post(gateway, token, path=CHAT_PATH, body: dict | bytes = b"{}", headers=(), **options):
-    """A request whose log line can be found; returns the answer and that line."""
+def told(gateway, send):
+    """The answer to one request, and its line in the request log."""
+    before = len(gateway.request_log())
+    result = send()
+    lines = wait_until(lambda: gateway.request_log()[before:], 5, "the request's line")
+    assert len(lines) == 1
+    return result, lines[0]
+
+
+def post(gateway, token, path=CHAT_PATH, body: dict | bytes = b"{}", headers=()):
+    """A request with a JSON body: the answer, and its line in the request log."""
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request_id = f"{random.getrandbits(64):016x}"
-    headers = [JSON_TYPE, ("x-request-id", request_id), *headers]
-    result = gateway.request("POST", path, token=token, headers=headers, body=body, **options)
-    return result, gateway.line_of(request_id)
+    headers = [JSON_TYPE, *headers]
+    return told(gateway, lambda: gateway.request("POST", path, token=token, headers=headers, body=body))
 
 
 def tokens(line: dict) -> tuple:
@@ -158,11 +165,9 @@ def test_stored_answers_are_not_counted_again(start_gateway, stand_ins):
     with Backend(lambda _: [answer(b'{"usage":{"total_tokens":7}}')]) as backend:
         gateway = behind(start_gateway, stand_ins, backend)
         token = stand_ins.entra.mint(APP_CHAT)
-        request_id = "stored"
         for path in ("/openai/v1/responses/resp_1", "/openai/v1/chat/completions/c1"):
-            request_id += "x"
-            gateway.request("GET", path, token=token, headers=[("x-request-id", request_id)])
-            assert gateway.line_of(request_id)["total_tokens"] is None
+            _, line = told(gateway, lambda: gateway.request("GET", path, token=token))
+            assert line["total_tokens"] is None
         assert post(gateway, token)[1]["total_tokens"] == 7
 
 
