@@ -60,9 +60,11 @@ def bad_policies(good: dict) -> dict[str, tuple[object, str]]:
         "a header that is none": ({**good, "forward": {"headers": {"x y": "app_id"}}}, "forward.headers"),
         "a mode that is none": ({**good, "mode": "off"}, "mode"),
         "a status that is good": ({**good, "responses": {"forbidden": {"status": 200}}}, "responses.forbidden.status"),
-        # What comes later is not passed over.
-        "token limits": (app_with(limits=[{"tokens": 1, "per": "60s"}]), "not supported yet"),
-        "usage": ({**good, "usage": {}}, "not supported yet"),
+        "a limit on nothing": (app_with(limits=[{"per": "60s"}]), "limits[0]"),
+        "limits on tokens that nobody reads": (
+            {**good, "usage": {"read": False}, "default_app": {"limits": [{"tokens": 1, "per": "60s"}]}},
+            "usage.read",
+        ),
     }
 
 
