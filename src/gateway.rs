@@ -15,7 +15,7 @@ use crate::guid::Guid;
 use crate::jwt::{self, Algorithm, Caller, Claims, TokenCache, UntrustedToken, VerifyError};
 use crate::keys::{Answer, FetchOutcome, IssuerKeys, Lookup, NextCall, Progress};
 use crate::limits::{
-    self, Admission, Admitted, Asking, CounterKeys, Deployment, NamedLimit, Settlement, TokensUsed,
+    self, Admission, Admitted, Asking, CounterKeys, NamedLimit, Settlement, TokensUsed,
 };
 use crate::metering::{Meter, Used};
 use crate::operations::{ModelPlace, Operation, Unread};
@@ -81,7 +81,7 @@ pub enum Verdict {
     /// It is answered here.
     Refuse(Refuse),
     /// Its head goes on, and its body decides, see [`Gateway::decide_on_body`].
-    Read(Box<Read>),
+    Read(Read),
     /// It waits for keys. Asked again, it may still wait; its time is bounded by the caller of
     /// [`Gateway::decide`].
     Wait {
@@ -96,7 +96,7 @@ pub struct Read {
     /// Changes to the request's headers.
     pub changes: HeaderChanges,
     /// What is to be read.
-    pub body: RequestBody,
+    pub body: Box<RequestBody>,
     /// Measures what the call uses.
     pub meter: Option<Meter>,
     /// What was found out so far.
@@ -122,7 +122,7 @@ pub struct Allow {
     /// Changes to the request's headers.
     pub changes: HeaderChanges,
     /// The body, where it has to ask for usage.
-    pub body: Option<RequestBody>,
+    pub body: Option<Box<RequestBody>>,
     /// Measures what the call uses, where that can be read.
     pub meter: Option<Meter>,
     /// The call's places in the limits.
@@ -248,14 +248,14 @@ impl Gateway {
         let decided = match (step, policy.mode, patience) {
             (Ok(Step::Admitted(admission)), ..) => Ok(admission),
             (Ok(Step::Body(caller)), ..) => {
-                return Verdict::Read(Box::new(Read {
+                return Verdict::Read(Read {
                     changes,
                     body: reading
                         .body
-                        .unwrap_or_else(|| RequestBody::new(headers, false)),
+                        .unwrap_or_else(|| Box::new(RequestBody::new(headers, false))),
                     meter: reading.meter,
                     pending: Pending::new(caller, asked, &operation),
-                }));
+                });
             }
             (Err(Stop::Wait { issuer }), Mode::Enforce, Patience::Wait) => {
                 return Verdict::Wait { issuer };
@@ -285,29 +285,20 @@ impl Gateway {
         let claims = caller.into_claims();
         let app = policy.apps.find(claims.app_id);
         let model = body.model();
-        if place == ModelPlace::Body {
-            asked.deployment = model
-                .ok()
-                .flatten()
-                .filter(|name| is_tellable(name))
-                .map(str::to_owned);
-        }
         let permitted = match (&app.deployments, place) {
             (Some(deployments), ModelPlace::Body) => permit_model(deployments, model),
             _ => Ok(()),
         };
-        let deployment = match (place, &asked.deployment) {
-            (ModelPlace::Nowhere, _) => Deployment::None,
-            (ModelPlace::Body, _) => model
-                .ok()
-                .flatten()
-                .map_or(Deployment::Unknown, Deployment::Named),
-            (_, Some(name)) => Deployment::Named(name),
-            (_, None) => Deployment::Unknown,
+        let path = asked.deployment.take();
+        // A model beside a deployment in the path is nothing to Azure.
+        let named = match place {
+            ModelPlace::Body => model.ok().flatten(),
+            _ => path.as_deref(),
         };
+        asked.deployment = named.filter(|name| is_tellable(name)).map(str::to_owned);
         let asking = Asking {
             action: asked.action,
-            deployment,
+            deployment: reading::deployment(place, named),
             reserve: body.bound(asked.action),
         };
         let decided =

@@ -11,7 +11,7 @@ pub struct Meter {
     request: u64,
     /// Whether these are text that a model reads.
     is_text: bool,
-    answer: Option<MeteredAnswer>,
+    answer: Option<Box<MeteredAnswer>>,
 }
 
 #[derive(Debug)]
@@ -63,11 +63,11 @@ impl Meter {
         } else {
             AnswerReader::opaque()
         };
-        self.answer = Some(MeteredAnswer {
+        self.answer = Some(Box::new(MeteredAnswer {
             status,
             is_stream: is_event_stream(content_type),
             reader,
-        });
+        }));
     }
 
     /// Reads the answer's body, where there is something to read in it.

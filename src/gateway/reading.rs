@@ -14,7 +14,7 @@ type Asked<'a, 'o> = &'a Result<Operation<'o>, Unread>;
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     /// Reads the request, where it decides or has to ask for usage.
-    pub(super) body: Option<RequestBody>,
+    pub(super) body: Option<Box<RequestBody>>,
     /// Measures what the call uses.
     pub(super) meter: Option<Meter>,
 }
@@ -44,7 +44,7 @@ impl Reading {
         }
         let names_model = place(operation) == ModelPlace::Body;
         Self {
-            body: (inject || names_model).then(|| RequestBody::new(headers, inject)),
+            body: (inject || names_model).then(|| Box::new(RequestBody::new(headers, inject))),
             meter: Some(Meter::new(headers)),
         }
     }
@@ -84,20 +84,21 @@ pub(super) fn body_decides(
 
 /// What limits need to know of a request that is decided on without its body.
 pub(super) fn asking<'a>(operation: &Result<Operation<'a>, Unread>) -> Asking<'a> {
+    let known = operation.as_ref().ok();
+    let named = known.and_then(|operation| operation.deployment);
     Asking {
-        action: operation.as_ref().ok().map(|operation| operation.action),
-        deployment: match (operation, place(operation)) {
-            (
-                Ok(Operation {
-                    deployment: Some(name),
-                    ..
-                }),
-                _,
-            ) => Deployment::Named(name),
-            (_, ModelPlace::Nowhere) => Deployment::None,
-            _ => Deployment::Unknown,
-        },
+        action: known.map(|operation| operation.action),
+        deployment: deployment(place(operation), named),
         reserve: 0,
+    }
+}
+
+/// Which deployment a request runs: the one that it names, if it runs one.
+pub(super) fn deployment(place: ModelPlace, named: Option<&str>) -> Deployment<'_> {
+    match (place, named) {
+        (ModelPlace::Nowhere, _) => Deployment::None,
+        (_, Some(name)) => Deployment::Named(name),
+        (_, None) => Deployment::Unknown,
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Stream {
     phase: Cell<Phase>,
     /// The decision that waits for the body.
     pending: RefCell<Option<Pending>>,
-    body: RefCell<Option<RequestBody>>,
+    body: RefCell<Option<Box<RequestBody>>>,
     meter: RefCell<Option<Meter>>,
     told: OnceCell<Told>,
     admission: RefCell<Option<Admission>>,
@@ -106,7 +106,7 @@ impl Stream {
                 }
             }
             Some(Verdict::Read(read)) => {
-                if self.read(plugin, *read) {
+                if self.read(plugin, read) {
                     return Action::Continue;
                 }
             }
@@ -134,7 +134,7 @@ impl Stream {
                 }
             }
             Some(Verdict::Read(read)) => {
-                if self.read(plugin, *read) {
+                if self.read(plugin, read) {
                     resume();
                 }
             }
@@ -192,7 +192,7 @@ impl Stream {
             if body.is_passed() {
                 return Ok(());
             }
-            pass(abi::Buffer::RequestBody, size, end, body)
+            pass(abi::Buffer::RequestBody, size, end, &mut **body)
         });
         if passed.is_some_and(|passed| passed.is_err()) {
             self.answer_broken();

@@ -7,10 +7,6 @@ use super::{EventFilter, EventStreamReader, JsonUsageReader, Usage};
 pub struct AnswerReader(Kind);
 
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one per request, and it is not moved"
-)]
 enum Kind {
     /// `application/json`
     Json(JsonUsageReader),

@@ -201,7 +201,7 @@ impl Bench {
         match self.gateway.decide(headers, &clock, store, Patience::Wait) {
             Verdict::Read(mut read) => {
                 read.body.push(body, true);
-                let Read { pending, body, .. } = *read;
+                let Read { pending, body, .. } = read;
                 self.gateway.decide_on_body(pending, &body, &clock, store)
             }
             decided => decided,
