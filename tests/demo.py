@@ -9,10 +9,10 @@ import sys
 import textwrap
 import time
 
-from e2e.harness import APP_BATCH, APP_CHAT, Answer, Gateway, PortTaken, StandIns
-from e2e.harness.gateway import CHAT_BODY, CHAT_PATH
+from e2e.harness import APP_BATCH, APP_CHAT, APP_WRITER, Answer, Gateway, PortTaken, StandIns
+from e2e.harness.gateway import CHAT_BODY, CHAT_PATH, JSON_TYPE
 from e2e.harness.identities import OTHER_TENANT
-from e2e.harness.processes import ROOT, exit_on_signals
+from e2e.harness.processes import ROOT, exit_on_signals, wait_until
 from e2e.harness.stand_ins import FIXED_PORTS
 
 WIDTH = 96
@@ -45,21 +45,26 @@ class Story:
         token: tuple[str, str] | None = None,
         headers: list[tuple[str, str]] | None = None,
         path: str = CHAT_PATH,
+        body: dict | str | None = None,
     ) -> Answer:
-        """One request. `token` is a name to show and the token itself."""
+        """One request. `token` is a name to show and the token itself; `body` stands for $CHAT."""
         self.steps += 1
         print(f"\n{self.steps:2}. {what}")
         shown = [f"{name}: {value}" for name, value in headers or []]
         if token:
             shown.append(f"authorization: Bearer ${token[0]}")
-        if path == CHAT_PATH:
+        posts = path == CHAT_PATH or body is not None
+        if posts:
             shown.append("content-type: application/json")
         options = "".join(f" \\\n       -H '{line}'".replace("'", '"' if "$" in line else "'") for line in shown)
-        body = ' -d "$CHAT"' if path == CHAT_PATH else ""
-        print(f"    $ curl '{self.gateway.url}{path}'{body}{options}")
+        text = body if isinstance(body, str) else json.dumps(body)
+        sent = CHAT_BODY if body is None else text.encode()
+        data = "" if not posts else ' -d "$CHAT"' if body is None else f" \\\n       -d '{sent.decode()}'"
+        print(f"    $ curl '{self.gateway.url}{path}'{data}{options}")
         secret = token[1] if token else None
-        if path == CHAT_PATH:
-            answer = self.gateway.chat(secret, headers or [])
+        if posts:
+            all_headers = [JSON_TYPE, *(headers or [])]
+            answer = self.gateway.request("POST", path, token=secret, headers=all_headers, body=sent)
         else:
             answer = self.gateway.request("GET", path, token=secret, headers=headers or [])
         print(f"    {describe(answer)}")
@@ -201,12 +206,105 @@ def limits(story: Story, stand_ins: StandIns) -> None:
     story.ask("chat goes on", (200, None), "each application has counters of its own", chat)
 
 
+HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 20}
+V1_CHAT = "/openai/v1/chat/completions"
+
+
+def permissions(story: Story, stand_ins: StandIns) -> None:
+    story.chapter('Permissions: "writer" has the role Cognitive Services OpenAI User, and gpt-4o only')
+    writer = ("WRITER_TOKEN", stand_ins.entra.mint(APP_WRITER))
+    why = "the role grants chat, and the deployment is one of the application's"
+    story.ask("A chat completion", (200, None), why, writer, body=HELLO)
+    answer = story.ask(
+        "A file upload",
+        (403, "PermissionDenied"),
+        "the role grants no files/write; the answer names the data action that is missing, as Azure does",
+        writer,
+        path="/openai/v1/files",
+        body={"purpose": "fine-tune"},
+    )
+    story.check("OpenAI/files/write" in answer.json["error"]["message"], "the data action is not named")
+    why = "gpt-4 is none of the application's deployments"
+    denied = (403, "DeploymentNotAllowed")
+    story.ask(
+        "Another deployment, in the path", denied, why, writer, path=CHAT_PATH.replace("gpt-4o", "gpt-4"), body=HELLO
+    )
+    story.ask(
+        "Another deployment, in the body of a v1 request",
+        denied,
+        why + ": the model is read from the body as it streams by",
+        writer,
+        path=V1_CHAT,
+        body={**HELLO, "model": "gpt-4"},
+    )
+    story.ask(
+        "Two models in one body",
+        denied,
+        "the gateway and the backend could read two different ones",
+        writer,
+        path=V1_CHAT,
+        body='{"model":"gpt-4o","messages":[],"model":"gpt-4"}',
+    )
+
+
+def tokens(story: Story, stand_ins: StandIns) -> None:
+    story.chapter('Tokens: "writer" has 100 in 5 seconds, of which a call holds what it may use')
+    writer = ("WRITER_TOKEN", stand_ins.entra.mint(APP_WRITER))
+    time.sleep(5.2)  # What the last chapter used.
+    used = 0
+    for what, more in (("A plain answer", {}), ("A streamed answer, whose caller asks for no usage", {"stream": True})):
+        before = len(story.gateway.request_log())
+        why = "what it used is read from the answer as it passes"
+        answer = story.ask(what, (200, None), why, writer, body={**HELLO, **more})
+        lines = wait_until(lambda: story.gateway.request_log()[before:], 5, "the request's line")
+        total = lines[0]["total_tokens"] or 0
+        said = {name: lines[0][name] for name in ("stream", "prompt_tokens", "completion_tokens", "total_tokens")}
+        story.say(f"The request log says {json.dumps(said)}.")
+        story.check(total > 10, f"step {story.steps}: no tokens are told")
+        if more:
+            story.check(lines[0]["stream"] is True, "the stream is not told")
+            hidden = b'"choices":[],"usage"' not in answer.body
+            story.check(hidden, "the caller sees an event that it did not ask for")
+            story.say("The gateway asked for the usage, and took the extra event out of the stream.")
+        used += total
+    passed = 0
+    while story.gateway.request(
+        "POST", CHAT_PATH, token=writer[1], headers=[JSON_TYPE], body=json.dumps(HELLO).encode()
+    ).status == 200 and passed < 10:
+        passed += 1
+    story.say(f"{passed} more calls pass.")
+    answer = story.ask(
+        "One more",
+        (429, "TokenLimitExceeded"),
+        "the prompt and max_tokens do not fit in what is left",
+        writer,
+        body=HELLO,
+    )
+    for name in ("limit", "remaining", "reset"):
+        value = answer.header(f"x-ratelimit-{name}-tokens")
+        story.say(f"x-ratelimit-{name}-tokens: {value}")
+        story.check(value is not None, f"no x-ratelimit-{name}-tokens")
+    millis = int(answer.header("retry-after-ms") or 0)
+    story.check(0 < millis <= 5_100, "no useful retry-after-ms")
+    time.sleep(millis / 1000 + 0.05)
+    story.say(f"{millis} ms later, as retry-after-ms said:")
+    story.ask("The same call", (200, None), "the window has moved on", writer, body=HELLO)
+    answer = story.ask(
+        "A call that may use more than the limit at all",
+        (429, "TokenLimitExceeded"),
+        "waiting would not help, so the SDKs are told not to retry",
+        writer,
+        body={**HELLO, "max_tokens": 1000},
+    )
+    story.check(answer.header("x-should-retry") == "false", "the SDKs would retry")
+
+
 def told(story: Story) -> None:
     story.chapter("What the gateway told about it")
     story.say("The last line of the request log:")
     lines = story.gateway.request_log()
     print(f"   {json.dumps(lines[-1]) if lines else 'nothing'}")
-    story.check(bool(lines) and lines[-1].get("app_name") == "chat", "the request log is silent")
+    story.check(bool(lines) and lines[-1].get("app_name") == "writer", "the request log is silent")
     story.say("Requests by application and outcome, as Prometheus sees them:")
     deadline = time.monotonic() + 5
     while not (series := story.gateway.prometheus("tollgate_requests")) and time.monotonic() < deadline:
@@ -214,6 +312,9 @@ def told(story: Story) -> None:
     for labels, count in sorted(series.items(), key=lambda item: sorted(item[0])):
         print(f"   tollgate_requests{{{','.join(sorted(labels))}}} {count}")
     story.check(bool(series), "no metrics")
+    story.say("Tokens by application, read from the answers:")
+    for labels, count in sorted(story.gateway.prometheus("tollgate_tokens").items(), key=lambda item: sorted(item[0])):
+        print(f"   tollgate_tokens{{{','.join(sorted(labels))}}} {count}")
 
 
 def main() -> int:
@@ -233,6 +334,8 @@ def main() -> int:
                 bad_tokens(story, stand_ins)
                 rotation(story, stand_ins)
                 limits(story, stand_ins)
+                permissions(story, stand_ins)
+                tokens(story, stand_ins)
                 told(story)
                 story.surprises += gateway.stop()
             finally:

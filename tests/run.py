@@ -3,7 +3,7 @@
 import sys
 import time
 
-from e2e.harness import APP_BATCH, APP_CHAT, AUDIENCE, TENANT, Gateway, PortTaken, StandIns
+from e2e.harness import APP_BATCH, APP_CHAT, APP_WRITER, AUDIENCE, TENANT, Gateway, PortTaken, StandIns
 from e2e.harness.gateway import CHAT_PATH, GatewayRefused
 from e2e.harness.processes import ROOT, exit_on_signals
 from e2e.harness.stand_ins import FIXED_PORTS
@@ -25,13 +25,22 @@ Application "batch", 3 successful calls a minute; the fourth is told when to com
     -H "Authorization: Bearer $TOKEN_BATCH" -H 'Content-Type: application/json' \\
     -d '{{"messages":[{{"role":"user","content":"Hello"}}]}}'; done
 
+Application "writer": may use chat on gpt-4o and no more, 100 tokens in 5 seconds:
+
+  TOKEN_WRITER={writer}
+  curl -i '{url}{path}' -H "Authorization: Bearer $TOKEN_WRITER" \\
+    -H 'Content-Type: application/json' -d '{{"max_tokens":20,"messages":[{{"role":"user","content":"Hello"}}]}}'
+  curl -i '{url}/openai/v1/files' -H "Authorization: Bearer $TOKEN_WRITER" -F purpose=assistants -F file=@README.md
+  curl -i '{url}/openai/v1/chat/completions' -H "Authorization: Bearer $TOKEN_WRITER" \\
+    -H 'Content-Type: application/json' -d '{{"model":"gpt-4","messages":[]}}'
+
 Refused: no token, an API key, an API key beside a good token:
 
   curl -i '{url}{path}' -d '{{}}'
   curl -i '{url}{path}' -d '{{}}' -H 'api-key: 0123456789'
   curl -i '{url}{path}' -d '{{}}' -H 'api-key: 0123456789' -H "Authorization: Bearer $TOKEN"
 
-An answer as it streams, and what the backend receives:
+An answer as it streams (the log line tells its tokens), and what the backend receives:
 
   curl -N '{url}{path}' -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \\
     -d '{{"stream":true,"messages":[{{"role":"user","content":"Hello"}}]}}'
@@ -63,6 +72,7 @@ def main() -> int:
                         log=gateway.log.relative_to(ROOT),
                         chat=stand_ins.entra.mint(APP_CHAT),
                         batch=stand_ins.entra.mint(APP_BATCH),
+                        writer=stand_ins.entra.mint(APP_WRITER),
                         entra=stand_ins.entra.authority,
                         tenant=TENANT,
                         app=APP_CHAT,

@@ -227,7 +227,7 @@ STREAM = {"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "cont
 
 
 def test_streams_are_asked_for_usage_and_callers_do_not_see_it(start_gateway, stand_ins):
-    plain = start_gateway(stand_ins)
+    plain = start_gateway(stand_ins, shipped_policy(stand_ins, usage={}))
     asking = start_gateway(stand_ins, inject(stand_ins))
     token = stand_ins.entra.mint(APP_CHAT)
     for path in (CHAT_PATH, V1_CHAT):

@@ -2,7 +2,7 @@
 
 from .gateway import Gateway, GatewayRefused, shipped_config, shipped_policy
 from .http import Answer, call, raw
-from .identities import APP_BATCH, APP_CHAT, APP_OTHER, AUDIENCE, TENANT, new_app
+from .identities import APP_BATCH, APP_CHAT, APP_OTHER, APP_WRITER, AUDIENCE, TENANT, new_app
 from .processes import PortTaken
 from .stand_ins import StandIns
 
@@ -10,6 +10,7 @@ __all__ = [
     "APP_BATCH",
     "APP_CHAT",
     "APP_OTHER",
+    "APP_WRITER",
     "AUDIENCE",
     "TENANT",
     "Answer",
