@@ -68,7 +68,7 @@ pub(super) fn body_decides(
 ) -> bool {
     let metered = is_metered(head, operation, policy);
     let by_model = || {
-        metered
+        policy.usage.read
             || app.deployments.is_some()
             || app
                 .limits
