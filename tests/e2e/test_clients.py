@@ -156,6 +156,38 @@ def test_the_current_package_waits_as_it_is_told(start_over_tls, token_provider)
     assert int(limited.value.response.headers["retry-after"]) >= 1
 
 
+def test_the_current_package_waits_for_tokens(start_over_tls, token_provider):
+    limits = [{"tokens": 60, "per": "3s", "reserve": True}]
+    gateway = start_over_tls(apps=[{"app_id": APP_BATCH, "limits": limits}])
+    client = azure_client(gateway, azure_ad_token_provider=token_provider(APP_BATCH))
+    start = time.monotonic()
+    # Each may use 30 and uses 12: the fourth has to wait until the first are out of the window.
+    for _ in range(4):
+        assert complete(client, max_tokens=10).choices
+    assert 1.5 < time.monotonic() - start < 5
+    with pytest.raises(openai.RateLimitError) as limited:
+        for _ in range(6):
+            complete(client.with_options(max_retries=0), max_tokens=10)
+    assert limited.value.code == "TokenLimitExceeded"
+    assert int(limited.value.response.headers["x-ratelimit-limit-tokens"]) == 60
+    # What can never fit is not tried again.
+    start = time.monotonic()
+    with pytest.raises(openai.RateLimitError):
+        complete(client, max_tokens=1000)
+    assert time.monotonic() - start < 1
+
+
+def test_the_current_package_gives_up_on_a_quota_of_tokens(start_over_tls, token_provider):
+    gateway = start_over_tls(apps=[{"app_id": APP_BATCH, "limits": [{"tokens": 10, "per": "month"}]}])
+    client = azure_client(gateway, azure_ad_token_provider=token_provider(APP_BATCH))
+    assert complete(client).choices
+    start = time.monotonic()
+    with pytest.raises(openai.RateLimitError) as limited:
+        complete(client)
+    assert limited.value.code == "QuotaExceeded"
+    assert time.monotonic() - start < 1
+
+
 # The package of 2023
 
 
@@ -213,3 +245,13 @@ def test_the_old_package_at_its_limit(gateway, token_provider):
     assert (result["error"], result["status"]) == ("RateLimitError", 429)
     assert result["code"] == "RateLimitExceeded"
     assert int(result["retry_after"]) >= 1
+
+
+def test_the_old_package_at_its_limit_of_tokens(start_over_tls, token_provider):
+    gateway = start_over_tls(apps=[{"app_id": APP_BATCH, "limits": [{"tokens": 30, "per": "3s"}]}])
+    token = token_provider(APP_BATCH)()
+    assert old_client(gateway, "azure_ad", token)["content"]
+    result = old_client(gateway, "azure_ad", token)
+    assert (result["error"], result["status"], result["code"]) == ("RateLimitError", 429, "TokenLimitExceeded")
+    time.sleep(int(result["retry_after"]))
+    assert old_client(gateway, "azure_ad", token)["content"]
