@@ -304,3 +304,6 @@ fn counts(count: &Count, status: Option<u16>) -> bool {
         Count::Statuses(statuses) => status.is_some_and(|status| statuses.contains(&status)),
     }
 }
+
+#[cfg(test)]
+mod tests;

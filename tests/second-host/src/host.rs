@@ -19,6 +19,7 @@ pub enum Hostcall {
     CallForeignFunction,
     ContinueStream,
     DefineMetric,
+    GetBuffer,
     GetHeaders,
     GetProperty,
     GetSharedData,
@@ -26,6 +27,7 @@ pub enum Hostcall {
     IncrementMetric,
     RecordMetric,
     SendLocalResponse,
+    SetBuffer,
     SetHeaders,
     SetProperty,
     SetSharedData,
@@ -33,10 +35,11 @@ pub enum Hostcall {
 
 impl Hostcall {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::CallForeignFunction,
         Self::ContinueStream,
         Self::DefineMetric,
+        Self::GetBuffer,
         Self::GetHeaders,
         Self::GetProperty,
         Self::GetSharedData,
@@ -44,6 +47,7 @@ impl Hostcall {
         Self::IncrementMetric,
         Self::RecordMetric,
         Self::SendLocalResponse,
+        Self::SetBuffer,
         Self::SetHeaders,
         Self::SetProperty,
         Self::SetSharedData,
@@ -70,6 +74,8 @@ pub(crate) struct StreamFacts {
     pub(crate) local: Vec<Local>,
     /// The request headers as they went on to the backend.
     pub(crate) forwarded: Option<Headers>,
+    /// The body was on its way when the module answered.
+    pub(crate) answered_in_body: bool,
 }
 
 impl StreamFacts {
@@ -119,9 +125,13 @@ impl StreamState for FakeHost {
     fn buffer(
         &mut self,
         call: Invocation,
-        _: Access,
+        access: Access,
         buffer: BufferType,
     ) -> Result<&mut dyn Buffer, Status> {
+        self.script.check(match access {
+            Access::Read => Hostcall::GetBuffer,
+            Access::Write => Hostcall::SetBuffer,
+        })?;
         let stream = self.stream(call, Status::NotFound)?;
         match buffer {
             BufferType::HttpRequestBody => Ok(&mut stream.request_body),

@@ -296,6 +296,9 @@ impl<'vm> Request<'vm> {
             backend_status,
         };
         let stream = again.open();
+        if !end_of_stream && vm.answer(stream).is_forwarded() {
+            vm.send_body(stream, b"{\"model\":\"gpt-4o\"}", true);
+        }
         match vm.answer(stream) {
             Answer::Forwarded { .. } => vm.respond(stream, backend_status),
             Answer::Local { .. } => {}

@@ -227,12 +227,30 @@ impl Vm {
             (None, Some(headers)) => Answer::Forwarded {
                 headers: headers.clone(),
             },
-            (Some(local), None) => Answer::Local {
-                status: local.status,
-                headers: local.headers.clone(),
-                body: local.body.clone(),
-            },
-            (Some(local), Some(_)) => panic!("answered {local:#?} and let go on"),
+            // The head has gone on by then, and the body never comes to its end.
+            (Some(local), forwarded) if forwarded.is_none() || facts.answered_in_body => {
+                Answer::Local {
+                    status: local.status,
+                    headers: local.headers.clone(),
+                    body: local.body.clone(),
+                }
+            }
+            (Some(local), _) => panic!("answered {local:#?} and let go on"),
+        }
+    }
+
+    /// A piece of the request's body arrives; answers what of it goes on to the backend.
+    pub fn send_body(&mut self, stream: Stream, piece: &[u8], end: bool) -> Vec<u8> {
+        let size = u32::try_from(piece.len()).expect("a piece under 4 GB");
+        self.facts_mut(stream).request_body = piece.to_vec();
+        let action = self.call(|scope| scope.on_request_body(stream.0, size, end));
+        let facts = self.facts_mut(stream);
+        facts.answered_in_body = !facts.local.is_empty();
+        let passed = std::mem::take(&mut facts.request_body);
+        if action == Action::Continue && !facts.answered_in_body {
+            passed
+        } else {
+            Vec::new()
         }
     }
 

@@ -22,7 +22,9 @@ fn busy(base: Value) -> Value {
         json!({
             "apps": [{ "app_id": APP_ONE, "name": "batch", "limits": [
                 { "calls": 1000, "per": "60s", "count": "success" },
+                { "tokens": 1_000_000, "per": "60s", "reserve": true },
             ] }],
+            "usage": { "stream_options": "inject" },
             "default_app": { "limits": [{ "calls": 1000, "per": "60s" }] },
             "forward": { "headers": { "x-app-id": "app_id", "x-tenant": "tenant_id" } },
             "api_keys": { "action": "strip" },
@@ -49,9 +51,14 @@ fn exercise(process: &Process, vm: &mut Vm) -> Answer {
         process.clock().advance(seconds(1));
         vm.tick();
     }
+    if vm.answer(good_one).is_forwarded() {
+        vm.send_body(good_one, br#"{"stream":true}"#, true);
+    }
     let answer = vm.answer(good_one);
     if answer.is_forwarded() {
-        vm.respond(good_one, 500);
+        let headers = [("content-type", "text/event-stream")];
+        let event = b"data: {\"choices\":[],\"usage\":{\"total_tokens\":3}}\n\n";
+        vm.respond_with(good_one, 200, &headers, event);
     }
     let _ = vm.finish(good_one);
     for stream in others {

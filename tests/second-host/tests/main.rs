@@ -2,6 +2,7 @@
 
 mod answers;
 mod artifact;
+mod bodies;
 mod callouts;
 mod clock;
 mod common;

@@ -1,0 +1,375 @@
+use super::*;
+use crate::limits::name_limits;
+use crate::policy::{Deployments, Pattern, Period, Scope};
+use crate::roles::Permissions;
+use crate::store::MemoryStore;
+
+const NOON: u64 = 1_772_366_400_000;
+const MINUTE: u64 = 60_000;
+const WINDOW: Window = Window::Sliding { millis: MINUTE };
+
+fn tokens(amount: u64, reserve: bool, window: Window) -> Limit {
+    Limit {
+        measure: Measure::Tokens { reserve },
+        amount,
+        window,
+        count: Count::All,
+        scope: Scope::default(),
+    }
+}
+
+fn asking(reserve: u64) -> Asking<'static> {
+    Asking {
+        action: Some(Action::ChatCompletions),
+        deployment: Deployment::Named("gpt-4o"),
+        reserve,
+    }
+}
+
+/// One application's counters and their clock.
+struct Bench {
+    store: MemoryStore,
+    limits: Vec<NamedLimit>,
+    now: u64,
+}
+
+impl Bench {
+    fn new(limits: &[Limit]) -> Self {
+        Self {
+            store: MemoryStore::default(),
+            limits: name_limits(limits),
+            now: NOON,
+        }
+    }
+
+    fn ask(&self, asking: &Asking<'_>) -> Result<Admission, Reached> {
+        let clock = || Time::from_millis(self.now);
+        match admit(
+            &self.store,
+            "app".into(),
+            &self.limits,
+            asking,
+            &clock,
+            &mut 0,
+        )
+        .unwrap()
+        {
+            Admitted::Counted(admission) => Ok(admission),
+            Admitted::Reached(reached) => Err(reached),
+        }
+    }
+
+    fn settle(&self, admission: Admission, status: Option<u16>, tokens: TokensUsed) {
+        let settlement = Settlement { status, tokens };
+        let clock = || Time::from_millis(self.now);
+        admission
+            .settle(&self.store, &settlement, &clock, &mut 0)
+            .unwrap();
+    }
+
+    fn used(&self, admission: Admission, tokens: u64) {
+        self.settle(admission, Some(200), TokensUsed::Said(tokens));
+    }
+
+    /// What is left of the only limit, found by asking for one more than there is.
+    fn remaining(&self) -> u64 {
+        self.ask(&asking(u64::MAX)).unwrap_err().remaining
+    }
+}
+
+/// Random enough, and the same every time (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) % bound
+    }
+}
+
+/// Most tokens in any window of the ledger: when a call was admitted, and what it used.
+fn most_in_a_window(ledger: &[(u64, u64)]) -> u64 {
+    let within = |end: u64| {
+        let calls = ledger
+            .iter()
+            .filter(move |(at, _)| *at <= end && *at + MINUTE > end);
+        calls.map(|(_, used)| used).sum()
+    };
+    ledger.iter().map(|(at, _)| within(*at)).max().unwrap_or(0)
+}
+
+#[test]
+fn what_is_reserved_never_exceeds_the_limit_in_any_interleaving() {
+    for seed in 1..=60 {
+        let mut random = Random(seed);
+        let limit = 1_000 + random.below(1_000);
+        let mut bench = Bench::new(&[tokens(limit, true, WINDOW)]);
+        let (mut ledger, mut in_flight, mut refused) = (Vec::new(), Vec::new(), 0);
+        for _ in 0..2_000 {
+            bench.now += random.below(2_000);
+            if in_flight.len() < 100 && random.below(2) == 0 {
+                let most = 1 + random.below(200);
+                match bench.ask(&asking(most)) {
+                    Ok(admission) => in_flight.push((bench.now, most, admission)),
+                    Err(_) => refused += 1,
+                }
+            } else if !in_flight.is_empty() {
+                let index = usize::try_from(random.below(in_flight.len() as u64)).unwrap();
+                let (at, most, admission) = in_flight.swap_remove(index);
+                let (used, tokens) = match random.below(4) {
+                    0 => (most, TokensUsed::Unsaid { estimate: 0 }),
+                    _ => {
+                        let used = random.below(most + 1);
+                        (used, TokensUsed::Said(used))
+                    }
+                };
+                bench.settle(admission, Some(200), tokens);
+                ledger.push((at, used));
+            }
+        }
+        assert!(
+            refused > 10 && ledger.len() > 100,
+            "seed {seed} tries nothing"
+        );
+        let most = most_in_a_window(&ledger);
+        assert!(most <= limit, "seed {seed}: {most} of {limit}");
+    }
+}
+
+#[test]
+fn without_reserve_the_overshoot_is_what_was_in_flight() {
+    for seed in 1..=40 {
+        let mut random = Random(seed);
+        let limit = 1_000;
+        let mut bench = Bench::new(&[tokens(limit, false, WINDOW)]);
+        let (mut in_flight, mut charged) = (Vec::new(), Vec::new());
+        for _ in 0..1_000 {
+            bench.now += random.below(1_000);
+            if in_flight.len() < 20 && random.below(2) == 0 {
+                let recent = charged.iter().filter(|(at, _)| *at + MINUTE > bench.now);
+                let recent: u64 = recent.map(|(_, used)| used).sum();
+                match bench.ask(&asking(0)) {
+                    // It is admitted only while there is room.
+                    Ok(admission) => {
+                        assert!(recent < limit, "seed {seed}: {recent}");
+                        in_flight.push(admission);
+                    }
+                    // Late by one slot at most.
+                    Err(reached) => {
+                        let slots = charged
+                            .iter()
+                            .filter(|(at, _)| *at + MINUTE + MINUTE / 60 > bench.now);
+                        let slots: u64 = slots.map(|(_, used): &(u64, u64)| used).sum();
+                        assert!(
+                            slots >= limit && reached.remaining == 0,
+                            "seed {seed}: {slots}"
+                        );
+                    }
+                }
+            } else if let Some(admission) = in_flight.pop() {
+                let used = random.below(150);
+                bench.used(admission, used);
+                charged.push((bench.now, used));
+            }
+        }
+    }
+}
+
+#[test]
+fn room_comes_back_when_it_is_said_to_and_in_time() {
+    let mut random = Random(7);
+    for _ in 0..200 {
+        let mut bench = Bench::new(&[tokens(1_000, true, WINDOW)]);
+        for _ in 0..5 {
+            bench.now += random.below(9_000);
+            let admission = bench.ask(&asking(200)).unwrap();
+            bench.used(admission, 200);
+        }
+        let needed = 1 + random.below(1_000);
+        let refused_at = bench.now;
+        let reached = bench.ask(&asking(needed)).unwrap_err();
+        bench.now = refused_at + reached.room_in - 1;
+        assert!(bench.ask(&asking(needed)).is_err());
+        bench.now += 1;
+        bench.ask(&asking(needed)).unwrap();
+        // In a window and a sixtieth all of it is free again.
+        assert!(reached.room_in <= MINUTE + MINUTE / 60);
+    }
+}
+
+#[test]
+fn a_call_that_outlives_its_window_charges_nothing_twice() {
+    for window in [WINDOW, Window::Calendar(Period::Hour)] {
+        let mut bench = Bench::new(&[tokens(100, true, window)]);
+        let long = bench.ask(&asking(60)).unwrap();
+        assert_eq!(bench.remaining(), 40);
+        bench.now += 3_700_000;
+        assert_eq!(bench.remaining(), 100);
+        let other = bench.ask(&asking(10)).unwrap();
+        // Less than it held: there is nothing left to give back.
+        bench.used(long, 20);
+        assert_eq!(bench.remaining(), 90);
+        bench.used(other, 10);
+        assert_eq!(bench.remaining(), 90);
+        // More than it held counts when it is known.
+        let long = bench.ask(&asking(60)).unwrap();
+        bench.now += 3_700_000;
+        bench.used(long, 75);
+        assert_eq!(bench.remaining(), 85);
+    }
+}
+
+#[test]
+fn what_a_call_costs_depends_on_how_it_ends() {
+    let cases: [(bool, Count, Option<u16>, TokensUsed, u64); 12] = [
+        (true, Count::All, Some(200), TokensUsed::Said(30), 30),
+        (true, Count::All, Some(200), TokensUsed::Said(70), 70),
+        (
+            true,
+            Count::All,
+            Some(200),
+            TokensUsed::Unsaid { estimate: 7 },
+            50,
+        ),
+        (true, Count::All, Some(500), TokensUsed::Said(0), 0),
+        (
+            true,
+            Count::All,
+            None,
+            TokensUsed::Unsaid { estimate: 7 },
+            50,
+        ),
+        (true, Count::Success, Some(404), TokensUsed::Said(30), 0),
+        (
+            true,
+            Count::Success,
+            None,
+            TokensUsed::Unsaid { estimate: 7 },
+            0,
+        ),
+        (false, Count::All, Some(200), TokensUsed::Said(30), 30),
+        (
+            false,
+            Count::All,
+            Some(200),
+            TokensUsed::Unsaid { estimate: 7 },
+            7,
+        ),
+        (
+            false,
+            Count::All,
+            None,
+            TokensUsed::Unsaid { estimate: 7 },
+            7,
+        ),
+        (false, Count::Success, Some(500), TokensUsed::Said(30), 0),
+        (
+            false,
+            Count::Statuses(vec![201]),
+            Some(201),
+            TokensUsed::Said(30),
+            30,
+        ),
+    ];
+    for (reserve, count, status, used, cost) in cases {
+        let limit = Limit {
+            count: count.clone(),
+            ..tokens(100, reserve, WINDOW)
+        };
+        let bench = Bench::new(&[limit]);
+        let admission = bench.ask(&asking(50)).unwrap();
+        bench.settle(admission, status, used);
+        let full = Bench {
+            // The same limit with its reserve on, to see what is left.
+            limits: name_limits(&[Limit {
+                count: count.clone(),
+                ..tokens(100, true, WINDOW)
+            }]),
+            ..bench
+        };
+        assert_eq!(
+            full.remaining(),
+            100 - cost,
+            "{reserve} {count:?} {status:?} {used:?}"
+        );
+    }
+}
+
+#[test]
+fn a_call_larger_than_its_limit_never_fits() {
+    let bench = Bench::new(&[tokens(100, true, WINDOW), tokens(500, true, WINDOW)]);
+    let reached = bench.ask(&asking(101)).unwrap_err();
+    assert!(reached.never);
+    assert_eq!((reached.limit, reached.remaining), (100, 100));
+    assert_eq!(reached.room_in, MINUTE);
+    assert!(!bench.ask(&asking(100)).unwrap().held.is_empty());
+    assert!(!bench.ask(&asking(100)).unwrap_err().never);
+}
+
+#[test]
+fn excess_saturates() {
+    let bench = Bench::new(&[tokens(100, false, WINDOW)]);
+    let calls = [
+        bench.ask(&asking(0)).unwrap(),
+        bench.ask(&asking(0)).unwrap(),
+    ];
+    for call in calls {
+        bench.used(call, u64::MAX);
+        assert_eq!(bench.ask(&asking(0)).unwrap_err().remaining, 0);
+    }
+}
+
+#[test]
+fn a_limit_is_for_what_it_names_and_for_what_nobody_knows() {
+    let narrowed = Limit {
+        measure: Measure::Calls,
+        amount: 1,
+        window: WINDOW,
+        count: Count::All,
+        scope: Scope {
+            operations: Some(Permissions::named("*/chat/completions/action")),
+            deployments: Some(Deployments(vec![Pattern::Prefix("gpt-".to_owned())])),
+        },
+    };
+    for (action, deployment, counts) in [
+        (
+            Some(Action::ChatCompletions),
+            Deployment::Named("GPT-4o"),
+            true,
+        ),
+        (
+            Some(Action::ChatCompletions),
+            Deployment::Named("o1"),
+            false,
+        ),
+        (Some(Action::Embeddings), Deployment::Named("gpt-4o"), false),
+        (None, Deployment::Named("gpt-4o"), true),
+        (None, Deployment::Unknown, true),
+        (Some(Action::ChatCompletions), Deployment::Unknown, true),
+        (Some(Action::ChatCompletions), Deployment::None, false),
+        (None, Deployment::None, false),
+    ] {
+        let bench = Bench::new(std::slice::from_ref(&narrowed));
+        let asking = Asking {
+            action,
+            deployment,
+            reserve: 0,
+        };
+        bench.ask(&asking).unwrap();
+        assert_eq!(
+            bench.ask(&asking).is_err(),
+            counts,
+            "{action:?} {deployment:?}"
+        );
+    }
+    // Limits on tokens concern what uses tokens.
+    let bench = Bench::new(&[tokens(1, true, WINDOW)]);
+    let listing = Asking {
+        action: Some(Action::ModelsRead),
+        ..asking(5)
+    };
+    bench.ask(&listing).unwrap();
+    assert!(bench.ask(&asking(5)).is_err());
+}

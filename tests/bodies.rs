@@ -1,0 +1,225 @@
+//! What bodies decide, and what it is answered with, on the core.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests on their own constants"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{APP, Bench, PATH, SIGNER, code, policy, v1_claims};
+use serde_json::{Value, json};
+use tollgate::answer::Answer;
+use tollgate::gateway::Verdict;
+use tollgate::refusal::Code::{self, *};
+
+const V1_CHAT: &str = "/openai/v1/chat/completions";
+
+struct Caller {
+    bench: Bench,
+    authorization: String,
+}
+
+impl Caller {
+    fn new(app: Value, more: &Value) -> Self {
+        let mut app = app;
+        app["app_id"] = json!(APP);
+        let mut all = json!({ "apps": [app] });
+        for (name, value) in more.as_object().unwrap() {
+            all[name] = value.clone();
+        }
+        Self {
+            bench: Bench::new(&policy(&all)),
+            authorization: format!("Bearer {}", SIGNER.token(&v1_claims())),
+        }
+    }
+
+    fn ask(&mut self, path: &str, content_type: &str, body: &str) -> Verdict {
+        let headers = [
+            (":path", path),
+            ("authorization", &*self.authorization.clone()),
+            ("content-type", content_type),
+        ];
+        self.bench.decide_body(&headers, body)
+    }
+
+    fn code(&mut self, path: &str, body: &str) -> Option<Code> {
+        code(&self.ask(path, "application/json", body))
+    }
+
+    /// The headers of the refusal, and its message.
+    fn refusal(&mut self, path: &str, body: &str) -> (BTreeMap<&'static str, String>, String) {
+        let Verdict::Refuse(refuse) = self.ask(path, "application/json", body) else {
+            panic!("{body} is not refused")
+        };
+        let responses = &self.bench.gateway.policy().responses;
+        let answer = Answer::new(&refuse.refusal, responses);
+        let body: Value = serde_json::from_str(&answer.body).unwrap();
+        let message = body["error"]["message"].as_str().unwrap().to_owned();
+        (answer.headers.into_iter().collect(), message)
+    }
+}
+
+#[test]
+fn models_in_bodies_are_deployments() {
+    let mut caller = Caller::new(json!({ "deployments": ["gpt-4o", "text-*"] }), &json!({}));
+    for (body, expected) in [
+        (r#"{"model":"gpt-4o"}"#, None),
+        (r#"{"model":"GPT-4O","input":{"model":"o1"}}"#, None),
+        (r#"{"model":"text-embedding-3"}"#, None),
+        (r#"{"mo\u0064el":"gpt-4o"}"#, None),
+        (r#"{"model":"gpt-4\u006f"}"#, None),
+        (r#"{"model":"o1"}"#, Some(DeploymentNotAllowed)),
+        (r#"{"model":""}"#, Some(DeploymentNotAllowed)),
+        (r#"{"model":" gpt-4o"}"#, Some(DeploymentNotAllowed)),
+        (r#"{"model":null}"#, Some(DeploymentNotAllowed)),
+        (r#"{"model":1}"#, Some(DeploymentNotAllowed)),
+        (
+            r#"{"model":"gpt-4o","model":"gpt-4o"}"#,
+            Some(DeploymentNotAllowed),
+        ),
+        (
+            r#"{"model":"gpt-4o","MODEL":"o1"}"#,
+            Some(DeploymentNotAllowed),
+        ),
+        (r#"{"model":"gpt-4o"} x"#, Some(DeploymentNotAllowed)),
+        (r#"{"model":"gpt-4o""#, Some(DeploymentNotAllowed)),
+        (r#"{'model':'gpt-4o'}"#, Some(DeploymentNotAllowed)),
+        ("{}", Some(DeploymentNotAllowed)),
+        ("[]", Some(DeploymentNotAllowed)),
+        ("", Some(DeploymentNotAllowed)),
+    ] {
+        for path in [V1_CHAT, "/openai/v1/responses", "/openai/responses"] {
+            assert_eq!(caller.code(path, body), expected, "{path} {body}");
+        }
+    }
+    let multipart = "multipart/form-data; boundary=x";
+    let verdict = caller.ask("/openai/v1/audio/transcriptions", multipart, "--x");
+    assert_eq!(code(&verdict), Some(DeploymentNotAllowed));
+}
+
+#[test]
+fn what_the_body_names_is_told() {
+    let mut caller = Caller::new(json!({}), &json!({}));
+    let told = |verdict: Verdict| match verdict {
+        Verdict::Allow(allow) => allow.asked.deployment,
+        other => panic!("{other:?}"),
+    };
+    let mut ask = |path: &str, body: &str| told(caller.ask(path, "application/json", body));
+    assert_eq!(
+        ask(V1_CHAT, r#"{"model":"gpt-4o"}"#).as_deref(),
+        Some("gpt-4o")
+    );
+    // A model beside a deployment in the path is nothing to Azure.
+    assert_eq!(ask(PATH, r#"{"model":"o1"}"#).as_deref(), Some("gpt-4o"));
+    for body in [
+        "{}",
+        "x",
+        r#"{"model":"a\nb"}"#,
+        r#"{"model":"a","model":"b"}"#,
+    ] {
+        assert_eq!(ask(V1_CHAT, body), None, "{body}");
+    }
+    let long = format!(r#"{{"model":"{}"}}"#, "m".repeat(500));
+    assert_eq!(ask(V1_CHAT, &long), None);
+}
+
+#[test]
+fn a_limit_on_tokens_is_answered_with_what_the_sdks_read() {
+    let mut caller = Caller::new(
+        json!({ "limits": [{ "tokens": 100, "per": "60s", "reserve": true }] }),
+        &json!({}),
+    );
+    let body = r#"{"messages":[],"max_tokens":60}"#;
+    assert_eq!(caller.code(PATH, body), None);
+    assert_eq!(caller.code(PATH, body), Some(TokenLimitExceeded));
+    let (headers, message) = caller.refusal(PATH, body);
+    let header = |name| headers.get(name).map(String::as_str);
+    assert_eq!(header("x-ratelimit-limit-tokens"), Some("100"));
+    assert_eq!(header("x-ratelimit-remaining-tokens"), Some("32"));
+    assert!(header("x-ratelimit-reset-tokens").is_some());
+    assert!(header("retry-after").is_some() && header("retry-after-ms").is_some());
+    assert_eq!(header("x-ratelimit-limit-requests"), None);
+    assert_eq!(header("x-should-retry"), None);
+    assert!(
+        message.starts_with("Token limit is exceeded. Try again in "),
+        "{message}"
+    );
+    // What never fits is not to be tried again.
+    let (headers, message) = caller.refusal(PATH, r#"{"max_tokens":101}"#);
+    assert_eq!(
+        headers.get("x-should-retry").map(String::as_str),
+        Some("false")
+    );
+    assert!(message.contains("100 tokens"), "{message}");
+    // The smallest call still fits, and one that uses no tokens.
+    assert_eq!(caller.code(PATH, r#"{"max_tokens":20}"#), None);
+    let headers = [(":method", "GET"), (":path", "/openai/v1/models")];
+    let authorization = ("authorization", &*caller.authorization.clone());
+    let verdict = caller
+        .bench
+        .decide(&[headers[0], headers[1], authorization]);
+    assert_eq!(code(&verdict), None);
+}
+
+#[test]
+fn a_quota_of_tokens_says_so() {
+    let mut caller = Caller::new(
+        json!({ "limits": [{ "tokens": 100, "per": "month", "reserve": true }] }),
+        &json!({}),
+    );
+    assert_eq!(caller.code(PATH, r#"{"max_tokens":80}"#), None);
+    let (headers, message) = caller.refusal(PATH, r#"{"max_tokens":80}"#);
+    assert_eq!(
+        headers.get("x-should-retry").map(String::as_str),
+        Some("false")
+    );
+    assert!(headers.contains_key("x-ratelimit-remaining-tokens"));
+    assert!(message.starts_with("Out of token quota."), "{message}");
+}
+
+#[test]
+fn bodies_that_cannot_be_bounded_are_refused_under_reserve() {
+    let mut caller = Caller::new(
+        json!({ "limits": [{ "tokens": 5000, "per": "60s", "reserve": true }] }),
+        &json!({}),
+    );
+    // Of known size: that, and what an answer may have.
+    let twice = r#"{"max_tokens":1,"max_tokens":100000}"#;
+    assert_eq!(caller.code(PATH, twice), None);
+    assert_eq!(caller.code(PATH, twice), Some(TokenLimitExceeded));
+    let huge = format!(r#"{{"max_tokens":{},"n":9}}"#, u64::MAX);
+    assert_eq!(caller.code(PATH, &huge), Some(TokenLimitExceeded));
+}
+
+#[test]
+fn in_report_mode_bodies_are_only_told_of() {
+    let app = json!({ "deployments": ["gpt-4o"] });
+    let mut caller = Caller::new(app, &json!({ "mode": "report" }));
+    for body in [r#"{"model":"o1"}"#, "x"] {
+        let Verdict::Allow(allow) = caller.ask(V1_CHAT, "application/json", body) else {
+            panic!("refused")
+        };
+        let refusal = allow.would_refuse.map(|refusal| refusal.code());
+        assert_eq!(refusal, Some(DeploymentNotAllowed));
+    }
+}
+
+#[test]
+fn without_usage_no_body_is_read_that_decides_nothing() {
+    let usage = json!({ "usage": { "read": false } });
+    let mut caller = Caller::new(json!({}), &usage);
+    let Verdict::Allow(allow) = caller.ask(V1_CHAT, "application/json", "x") else {
+        panic!("not allowed")
+    };
+    assert!(allow.meter.is_none() && allow.body.is_none());
+    assert_eq!(allow.asked.deployment, None);
+    let mut caller = Caller::new(json!({ "deployments": ["gpt-4o"] }), &usage);
+    assert_eq!(
+        caller.code(V1_CHAT, r#"{"model":"o1"}"#),
+        Some(DeploymentNotAllowed)
+    );
+}

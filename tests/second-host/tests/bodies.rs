@@ -1,0 +1,101 @@
+//! Bodies in a host that is not Envoy: cut anywhere, and with host calls that fail.
+
+use serde_json::{Value, json};
+use tollgate_second_host::{Answer, Hostcall, Process, Status, Vm};
+
+use crate::common::{good, inline, with};
+
+const V1_CHAT: &str = "/openai/v1/chat/completions";
+
+fn narrowed() -> Value {
+    with(
+        inline(),
+        json!({ "default_app": { "deployments": ["gpt-4o"] } }),
+    )
+}
+
+#[test]
+fn the_model_decides_wherever_the_body_is_cut() {
+    let process = Process::new();
+    let mut vm = Vm::start(&process, &narrowed());
+    let token = good(&process);
+    for (body, passes) in [
+        (r#"{"model":"gpt-4o","stream":true}"#, true),
+        (r#"{"stream":true,"model":"o1"}"#, false),
+        (r#"{"model":"gpt-4o","model":"o1"}"#, false),
+    ] {
+        for cut in 0..=body.len() {
+            let (first, second) = body.split_at(cut);
+            let stream = vm.request().path(V1_CHAT).bearer(&token).open();
+            let mut sent = Vec::new();
+            for (piece, end) in [(first, false), (second, false), ("", true)] {
+                if matches!(vm.answer(stream), Answer::Local { .. }) {
+                    break;
+                }
+                sent.extend(vm.send_body(stream, piece.as_bytes(), end));
+            }
+            match vm.answer(stream) {
+                Answer::Forwarded { .. } if passes => assert_eq!(sent, body.as_bytes(), "{cut}"),
+                Answer::Local { status: 403, .. } if !passes => {
+                    assert!(!sent.ends_with(b"}"), "{body} at {cut}: all of it went on");
+                }
+                other => panic!("{body} at {cut}: {other:?}"),
+            }
+            let _ = vm.finish(stream);
+        }
+    }
+}
+
+#[test]
+fn a_body_that_cannot_be_read_or_replaced_is_refused() {
+    for call in [Hostcall::GetBuffer, Hostcall::SetBuffer] {
+        let process = Process::new();
+        let policy = with(inline(), json!({ "usage": { "stream_options": "inject" } }));
+        let mut vm = Vm::start(&process, &policy);
+        let token = good(&process);
+        let stream = vm.request().path(V1_CHAT).bearer(&token).open();
+        process.fail(call, Status::InternalFailure);
+        vm.send_body(stream, br#"{"model":"gpt-4o","stream":true}"#, true);
+        process.heal();
+        assert_eq!(vm.answer(stream).status(), 503, "{call:?}");
+        let _ = vm.finish(stream);
+    }
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_passes_and_is_not_told() {
+    let process = Process::new();
+    let mut vm = Vm::start(&process, &inline());
+    let token = good(&process);
+    let stream = vm.request().bearer(&token).open();
+    process.fail(Hostcall::GetBuffer, Status::InternalFailure);
+    let headers = [("content-type", "application/json")];
+    vm.respond_with(stream, 200, &headers, br#"{"usage":{"total_tokens":7}}"#);
+    process.heal();
+    let told = vm.finish(stream);
+    assert_eq!(told.field("total_tokens"), &Value::Null);
+    assert_eq!(told.field("status"), 200);
+}
+
+#[test]
+fn usage_is_told_at_the_end_of_the_answer() {
+    let process = Process::new();
+    let mut vm = Vm::start(&process, &inline());
+    let token = good(&process);
+    let stream = vm.request().bearer(&token).open();
+    let usage = br#"{"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7,
+        "prompt_tokens_details":{"cached_tokens":2},"completion_tokens_details":{"reasoning_tokens":1}}}"#;
+    vm.respond_with(stream, 200, &[("content-type", "application/json")], usage);
+    let told = vm.finish(stream);
+    for (name, count) in [
+        ("prompt_tokens", 3),
+        ("completion_tokens", 4),
+        ("total_tokens", 7),
+        ("cached_tokens", 2),
+        ("reasoning_tokens", 1),
+    ] {
+        assert_eq!(told.field(name), count, "{name}");
+    }
+    assert_eq!(told.state("total_tokens").as_deref(), Some("7"));
+    assert_eq!(told.field("stream"), false);
+}
