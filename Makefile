@@ -73,6 +73,14 @@ test-module: build ## Tests of the built module in a second proxy-wasm host
 test-e2e: build stand-ins $(PYTHON_ENV)/ready $(OLD_PYTHON_ENV)/ready ## Tests with a real Envoy and real clients
 	$(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e $(PYTEST_ARGS)
 
+.PHONY: bench
+bench: build $(PYTHON_ENV)/ready ## Envoy's CPU per request, beside Envoy's own filters; table and target/bench.json
+	@$(CARGO) build --release --locked -p tollgate-stand-ins
+	@$(CARGO) build --release --locked -p tollgate-bench-nothing --target $(TARGET)
+	@STAND_INS=$(TARGET_DIR)/release/stand-ins LOAD=$(TARGET_DIR)/release/load \
+		NOTHING=$(TARGET_DIR)/$(TARGET)/release/tollgate_bench_nothing.wasm PYTHONDONTWRITEBYTECODE=1 \
+		$(PYTHON_ENV)/bin/python tests/bench/bench.py $(BENCH_ARGS)
+
 .PHONY: lint
 lint: $(RUST) ## Formatting, lints for the host and for wasm32
 	$(CARGO) fmt --all --check

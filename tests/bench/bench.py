@@ -1,0 +1,278 @@
+"""`make bench`: Envoy's CPU per request with the gate, beside Envoy's own filters and no filter at all.
+
+One Envoy with one worker, a listener for each chain, load from another core, the listeners in turn over
+several rounds. A row's figure is the median over the rounds; its ratio is taken round by round to the
+row it is paired with, so that what the machine does meanwhile falls on both. Prints a table and writes
+target/bench.json. `--rounds N`, `--quick`, `--only NAME`.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.listeners import Chains  # noqa: E402
+from e2e.harness import AUDIENCE, StandIns, call, new_app  # noqa: E402
+from e2e.harness.processes import ROOT, envoy_binary, exit_on_signals, start, stop, wait_until  # noqa: E402
+
+DIRECTORY = ROOT / "target" / "bench"
+LOAD = Path(os.environ.get("LOAD", ROOT / "target" / "release" / "load"))
+NOTHING = Path(os.environ.get("NOTHING", ROOT / "target/wasm32-wasip1/release/tollgate_bench_nothing.wasm"))
+CHAT = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"
+
+
+@dataclass
+class Row:
+    """What is measured: requests to a listener."""
+
+    name: str
+    listener: str
+    requests: str
+    pair: str | None = None
+    # At most this many times its pair.
+    budget: float | None = None
+    # Or so many microseconds more than it.
+    more: float | None = None
+    status: int = 200
+    count: int = 20_000
+    costs: list[float] = field(default_factory=list)
+    first: list[int] = field(default_factory=list)
+
+
+ROWS = [
+    Row("no filter", "none", "warm"),
+    Row("Wasm that does nothing", "nothing", "warm", "no filter"),
+    Row("native chain, cached", "native-cached", "warm", "no filter"),
+    Row("Tollgate, warm", "warm", "warm", "native chain, cached", 1.0),
+    Row("Tollgate, warm, all filter state", "all-state", "warm", "Tollgate, warm", more=10),
+    Row("Tollgate, warm, request log", "log", "warm", "Tollgate, warm", 1.25),
+    Row("Tollgate, warm, roles and deployments", "roles", "warm", "Tollgate, warm"),
+    Row("Tollgate, warm, 1,000 applications", "apps-1000", "warm", "Tollgate, warm", 1.1),
+    Row("Tollgate, warm, 10,000 applications", "apps-10000", "warm", "Tollgate, warm", 1.1),
+    Row("Tollgate, 10,000 live tokens", "live", "live", "Tollgate, warm", 1.1),
+    Row("native chain, not cached", "native", "cold", "no filter", count=2_000),
+    Row("Tollgate, cold", "warm", "cold", "native chain, not cached", 0.85, count=2_000),
+    Row("Tollgate, forged signature", "warm", "forged", "Tollgate, cold", 1.1, status=401, count=2_000),
+    Row("Wasm that denies", "denies", "key", "no filter", status=403),
+    Row("Tollgate, API key denied", "warm", "key", "Wasm that denies", 1.3, status=403),
+    Row("Tollgate, garbage denied", "warm", "garbage", "Wasm that denies", 1.3, status=401),
+    Row("4 KB answer, no filter", "json-none", "warm"),
+    Row("4 KB answer, Tollgate without usage", "json-unread", "warm", "4 KB answer, no filter"),
+    Row("4 KB answer, limits on tokens", "json-tokens", "warm", "4 KB answer, Tollgate without usage"),
+    Row("200 events, no filter", "events-none", "warm", count=4_000),
+    Row("200 events, Tollgate without usage", "events-unread", "warm", "200 events, no filter", count=4_000),
+    Row("200 events, limits on tokens", "events-tokens", "warm", "200 events, Tollgate without usage", count=4_000),
+]
+
+LIMITS = [{"calls": 1_000_000_000, "per": "60s"}]
+TOKENS = [*LIMITS, {"tokens": 1_000_000_000_000, "per": "60s"}]
+EVENT = {
+    "id": "chatcmpl-AbCdEfGhIjKlMnOpQrStUvWxYz",
+    "object": "chat.completion.chunk",
+    "created": 1_730_000_000,
+    "model": "gpt-4o-2024-08-06",
+    "choices": [{"index": 0, "delta": {"content": " token"}, "logprobs": None, "finish_reason": None}],
+    "usage": None,
+}
+USAGE = {"prompt_tokens": 9, "completion_tokens": 200, "total_tokens": 209}
+JSON_ANSWER = json.dumps({"choices": [{"message": {"content": "A word or two. " * 260}}], "usage": USAGE})
+LAST = {**EVENT, "choices": [], "usage": USAGE}
+EVENTS = "".join(f"data: {json.dumps(event)}\n\n" for event in [*[EVENT] * 199, LAST]) + "data: [DONE]\n\n"
+
+
+def listeners(chains: Chains, app: str, keys: str) -> None:
+    """Every chain that a row names."""
+    limited = chains.policy(default_app={"limits": LIMITS})
+
+    def gate(name: str, **members) -> list[dict]:
+        return chains.tollgate(name, {**limited, **members})
+
+    def others(count: int) -> list[dict]:
+        return [{"app_id": new_app(), "limits": LIMITS} for _ in range(count)] + [{"app_id": app, "limits": LIMITS}]
+
+    chains.add("none", [])
+    for name in ("nothing", "denies"):
+        filters = chains.tollgate(name, {})
+        config = filters[0]["typed_config"]["config"]
+        config["vm_config"]["code"]["local"]["filename"] = str(NOTHING)
+        del config["vm_config"]["capability_restriction_config"]
+        if name == "nothing":
+            del config["configuration"]
+        chains.add(name, filters)
+    chains.add("native-cached", chains.native(keys, cache=True))
+    chains.add("native", chains.native(keys, cache=False))
+    chains.add("warm", gate("warm"))
+    chains.add("live", gate("live"))
+    chains.add("all-state", gate("all-state", log={"requests": False}))
+    chains.add("log", gate("log", log={"requests": True, "filter_state": ["app_id"]}))
+    narrowed = {"roles": ["Cognitive Services OpenAI User"], "deployments": ["gpt-4o"], "limits": LIMITS}
+    chains.add("roles", gate("roles", default_app=narrowed))
+    for count in (1_000, 10_000):
+        chains.add(f"apps-{count}", gate(f"apps-{count}", apps=others(count)))
+    answers = {"json": ("application/json", JSON_ANSWER), "events": ("text/event-stream", EVENTS)}
+    for kind, answer in answers.items():
+        chains.add(f"{kind}-none", [], answer)
+        chains.add(f"{kind}-unread", gate(f"{kind}-unread", usage={"read": False}), answer)
+        chains.add(f"{kind}-tokens", gate(f"{kind}-tokens", default_app={"limits": TOKENS}), answer)
+
+
+def request(token: str | None, *headers: str) -> str:
+    lines = [f"POST {CHAT} HTTP/1.1", "host: gateway.example.com", "content-length: 0", "content-type: application/json"]
+    lines += ["user-agent: AzureOpenAI/Python 1.99.0", "accept: application/json", *headers]
+    if token:
+        lines.append(f"authorization: Bearer {token}")
+    return "\r\n".join([*lines, "", ""])
+
+
+def forge(token: str) -> str:
+    flipped = "A" if token[-20] != "A" else "B"
+    return token[:-20] + flipped + token[-19:]
+
+
+class Load:
+    """Requests of each kind, and the program that sends them."""
+
+    def __init__(self, stand_ins: StandIns, app: str, rounds: int, live: int):
+        cold = max(row.count for row in ROWS if row.requests == "cold")
+        mint = stand_ins.entra.mint
+        fresh = [mint(app) for _ in range(max(cold * rounds, live))]
+        self.requests = {
+            "warm": [request(mint(app))],
+            "live": [request(token) for token in fresh[:live]],
+            "key": [request(None, "api-key: 0123456789abcdef0123456789abcdef")],
+            "garbage": [request("garbage.garbage.garbage")],
+        }
+        for turn in range(rounds):
+            mine = fresh[turn * cold : (turn + 1) * cold]
+            self.requests[f"cold-{turn}"] = [request(token) for token in mine]
+            self.requests[f"forged-{turn}"] = [request(forge(token)) for token in mine]
+        for name, requests in self.requests.items():
+            (DIRECTORY / f"{name}.json").write_text(json.dumps(requests))
+
+    def send(self, port: int, kind: str, turn: int, count: int) -> dict:
+        name = kind if kind in self.requests else f"{kind}-{turn}"
+        command = ["taskset", "-c", str(LOAD_CORE), str(LOAD), "--to", f"127.0.0.1:{port}"]
+        command += ["--requests", str(DIRECTORY / f"{name}.json"), "--count", str(count)]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+ENVOY_CORE, LOAD_CORE = 0, (os.cpu_count() or 2) - 1
+
+
+def cpu(pid: int) -> int:
+    """Nanoseconds that the process' threads were on a CPU."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            total += int((task / "schedstat").read_text().split()[0])
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return total
+
+
+def start_envoy(config: dict):
+    path = DIRECTORY / "envoy.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    admin = DIRECTORY / "admin"
+    admin.unlink(missing_ok=True)
+    command = ["taskset", "-c", str(ENVOY_CORE), envoy_binary(), "-c", path, "--concurrency", 1]
+    command += ["--use-dynamic-base-id", "--admin-address-path", admin]
+    command += ["--log-level", "warning", "--component-log-level", "wasm:info"]
+    child = start(command, DIRECTORY / "envoy.log", stdout=subprocess.DEVNULL)
+
+    def ready():
+        if child.poll() is not None:
+            sys.exit(f"bench: Envoy did not start:\n{(DIRECTORY / 'envoy.log').read_text()[-4000:]}")
+        if not admin.exists() or not admin.read_text().strip():
+            return False
+        host, _, port = admin.read_text().strip().rpartition(":")
+        try:
+            return call((host, int(port)), "GET", "/ready").status == 200
+        except OSError:
+            return False
+
+    wait_until(ready, 120, "Envoy is ready")
+    return child
+
+
+def measure(rows: list[Row], load: Load, ports: dict[str, int], pid: int, rounds: int) -> None:
+    for row in rows:  # Keys are there, caches are warm.
+        if row.requests not in ("cold", "forged"):
+            warm_up = max(300, len(load.requests[row.requests]))
+            load.send(ports[row.listener], row.requests, 0, warm_up)
+    for turn in range(rounds):
+        for row in rows:
+            before = cpu(pid)
+            seen = load.send(ports[row.listener], row.requests, turn, row.count)
+            row.costs.append((cpu(pid) - before) / row.count / 1000)
+            row.first.append(seen["first_byte_us"]["p50"])
+            wrong = {status: count for status, count in seen["statuses"].items() if status != str(row.status)}
+            if wrong:
+                sys.exit(f"bench: {row.name}: answers {wrong} where {row.status} was expected")
+        print(f"round {turn + 1} of {rounds}", file=sys.stderr)
+
+
+def report(rows: list[Row]) -> list[dict]:
+    by_name = {row.name: row for row in rows}
+    result = []
+    print(f"\n{'row':44}{'µs':>8}  {'ratio':>6}  budget")
+    for row in rows:
+        median = statistics.median(row.costs)
+        line = {"row": row.name, "us": round(median, 2), "rounds": [round(cost, 2) for cost in row.costs]}
+        text = f"{row.name:44}{median:8.1f}"
+        pair = by_name.get(row.pair)
+        if pair:
+            ratio = statistics.median(one / other for one, other in zip(row.costs, pair.costs))
+            more = statistics.median(one - other for one, other in zip(row.costs, pair.costs))
+            line |= {"pair": row.pair, "ratio": round(ratio, 3), "more_us": round(more, 2)}
+            text += f"  {ratio:6.2f}  × {row.pair}"
+            if row.budget is not None:
+                line |= {"budget": row.budget, "met": ratio <= row.budget}
+                text += f"; at most {row.budget}: {'met' if ratio <= row.budget else 'MISSED'}"
+            if row.more is not None:
+                line |= {"budget_more_us": row.more, "met": more <= row.more}
+                text += f"; {more:.1f} µs more, at most {row.more}: {'met' if more <= row.more else 'MISSED'}"
+        print(text)
+        result.append(line)
+    return result
+
+
+def main() -> int:
+    exit_on_signals()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="a quarter of the requests")
+    parser.add_argument("--only", action="append", default=[], help="rows whose name holds this, and their pairs")
+    options = parser.parse_args()
+    rows = [row for row in ROWS if not options.only or any(text in row.name for text in options.only)]
+    pairs = {row.pair for row in rows}
+    rows = [row for row in ROWS if row in rows or row.name in pairs]
+    for row in rows if options.quick else []:
+        row.count //= 4
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    with StandIns(DIRECTORY / "stand-ins") as stand_ins:
+        app = new_app()
+        keys = json.dumps(call(stand_ins.addresses["entra-http"], "GET", "/common/discovery/v2.0/keys").json)
+        chains = Chains(stand_ins)
+        listeners(chains, app, keys)
+        load = Load(stand_ins, app, options.rounds, 10_000 if not options.quick else 1_000)
+        envoy = start_envoy(chains.config())
+        try:
+            measure(rows, load, chains.ports, envoy.pid, options.rounds)
+        finally:
+            stop(envoy)
+    result = report(rows)
+    (ROOT / "target" / "bench.json").write_text(json.dumps({"audience": AUDIENCE, "rows": result}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
