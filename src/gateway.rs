@@ -56,6 +56,14 @@ struct IssuerState {
     usable: bool,
 }
 
+/// What a decision reads and writes beside the request.
+struct Around<'a> {
+    /// When the request came.
+    now: Time,
+    clock: &'a dyn Fn() -> Time,
+    store: &'a dyn SharedStore,
+}
+
 /// Whom and what a decision is about.
 struct Subject {
     claims: Option<Rc<Claims>>,
@@ -235,11 +243,12 @@ impl Gateway {
     ) -> Verdict {
         let policy = Rc::clone(&self.policy);
         let now = clock();
+        let around = Around { now, clock, store };
         let head = RequestHead::read(headers, &policy);
         let operation = head.operation();
         let mut claims = None;
         let mut changes = HeaderChanges::cleaning(&head, &policy);
-        let step = self.steps(&head, &operation, clock, store, &mut claims, &mut changes);
+        let step = self.steps(&head, &operation, &around, &mut claims, &mut changes);
         let asked = Asked::of(operation.as_ref().ok());
         let reading = match &claims {
             Some(_) => Reading::new(&head, &operation, headers, &policy, &mut changes),
@@ -322,8 +331,7 @@ impl Gateway {
         &mut self,
         head: &RequestHead<'_>,
         operation: &Result<Operation<'_>, Unread>,
-        clock: &dyn Fn() -> Time,
-        store: &dyn SharedStore,
+        around: &Around<'_>,
         claims: &mut Option<Rc<Claims>>,
         changes: &mut HeaderChanges,
     ) -> Result<Step, Stop> {
@@ -343,7 +351,7 @@ impl Gateway {
             Credential::Ambiguous => return Err(Refusal::AmbiguousCredential.into()),
             Credential::Bearer { token, .. } => token,
         };
-        let admitted = self.authenticate(token, clock(), store, claims)?;
+        let admitted = self.authenticate(token, around.now, around.store, claims)?;
         let app = policy.apps.find(admitted.claims().app_id);
         changes.identify(&admitted, app, &credential, &policy);
         let app_id = admitted.claims().app_id;
@@ -355,7 +363,7 @@ impl Gateway {
             return Ok(Step::Body(admitted));
         }
         let asking = reading::asking(operation);
-        let admission = self.count(app, app_id, &asking, clock, store)?;
+        let admission = self.count(app, app_id, &asking, around.clock, around.store)?;
         Ok(Step::Admitted(admission))
     }
 

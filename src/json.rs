@@ -120,11 +120,7 @@ impl Object {
     /// An object of these members; `None` when a name is repeated.
     #[must_use]
     pub fn from_members(members: Vec<(String, Value)>) -> Option<Self> {
-        let mut names: Vec<_> = members.iter().map(|(name, _)| name).collect();
-        names.sort_unstable();
-        let repeated = names
-            .windows(2)
-            .any(|pair| matches!(pair, [a, b] if a == b));
+        let repeated = first_repeat(&members).is_some();
         (!repeated).then_some(Self(members))
     }
 
@@ -230,22 +226,40 @@ impl<'de> Visitor<'de> for Node {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
         let depth = self.deeper().map_err(A::Error::custom)?;
         let mut object: Vec<(String, Value)> = Vec::new();
-        // Beyond a handful of members a set keeps the search for repeats linear.
-        let mut seen = std::collections::HashSet::new();
         while let Some(name) = members.next_key::<String>()? {
             if object
                 .iter()
                 .take(SMALL_OBJECT)
                 .any(|(known, _)| *known == name)
-                || !(object.len() < SMALL_OBJECT || seen.insert(name.clone()))
             {
                 return Err(A::Error::custom(format_args!("repeated member {name:?}")));
             }
             let value = members.next_value_seed(Self { depth })?;
             object.push((name, value));
         }
-        Ok(Value::Object(Object(object)))
+        match repeated(&object) {
+            Some(name) => Err(A::Error::custom(format_args!("repeated member {name:?}"))),
+            None => Ok(Value::Object(Object(object))),
+        }
     }
+}
+
+/// A name that stands twice, in an object too large to be searched member by member.
+fn repeated(members: &[(String, Value)]) -> Option<&String> {
+    if members.len() <= SMALL_OBJECT {
+        return None;
+    }
+    first_repeat(members)
+}
+
+fn first_repeat(members: &[(String, Value)]) -> Option<&String> {
+    let mut names: Vec<_> = members.iter().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    names.windows(2).find_map(|pair| {
+        matches!(pair, [a, b] if a == b)
+            .then(|| pair.first().copied())
+            .flatten()
+    })
 }
 
 /// Objects up to this size are searched for repeats without a set.

@@ -1,7 +1,7 @@
 //! Shared data: the one thing that all VMs of a process see.
 
+use hashbrown::HashMap;
 use std::cell::RefCell;
-use std::collections::HashMap;
 
 /// A map that all VMs of a process share, with compare-and-swap and nothing else: no deletion,
 /// no expiry, no listing (proxy-wasm `proxy_get_shared_data`, `proxy_set_shared_data`).

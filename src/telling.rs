@@ -104,40 +104,96 @@ impl Told {
         }
     }
 
-    /// Names and amounts of the token counters that a call adds to. What is estimated is counted
-    /// apart, as `estimated`.
-    pub fn token_counters(&self, used: &Used, policy: &Policy) -> Vec<(String, u64)> {
+    /// The counters that a call adds to, and how much. What is estimated is counted apart.
+    pub fn token_counters(&self, used: &Used, policy: &Policy) -> Vec<(Counter, u64)> {
         let app = self.app_label(policy);
-        let name = |kind| metric("tollgate_tokens", &[("app", app), ("kind", kind)]);
+        let counter = |kind| Counter::Tokens { app, kind };
         match used {
             Used::Said(usage) => kinds(usage)
                 .into_iter()
-                .filter_map(|(kind, count)| Some((name(kind), count?)))
+                .filter_map(|(kind, count)| Some((counter(kind), count?)))
                 .collect(),
-            Used::Estimated(count) => vec![(name("estimated"), *count)],
+            Used::Estimated(count) => vec![(counter("estimated"), *count)],
             Used::Nothing => Vec::new(),
         }
     }
 
-    fn app_label<'p>(&self, policy: &'p Policy) -> &'p str {
-        match self.app(policy) {
-            None => NO_APP,
-            Some(app) => app.name.as_deref().unwrap_or(UNLISTED),
+    /// The request counter.
+    #[must_use]
+    pub fn counter(&self, policy: &Policy) -> Counter {
+        Counter::Requests {
+            app: self.app_label(policy),
+            outcome: self.outcome_name(),
+            code: self.code.map_or("none", Code::name),
         }
     }
 
-    /// The request counter's name. Labels come from the policy and from closed lists, so the
-    /// number of metrics is bounded.
+    fn app_label(&self, policy: &Policy) -> AppLabel {
+        match &self.claims {
+            None => AppLabel::None,
+            Some(claims) => match policy.apps.by_id.get(&claims.app_id) {
+                None => AppLabel::Unlisted,
+                Some(index) => AppLabel::Listed(*index),
+            },
+        }
+    }
+}
+
+/// Which application a metric is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AppLabel {
+    /// None is known.
+    None,
+    /// One of those that no list names; they share a label.
+    Unlisted,
+    /// One of the policy's.
+    Listed(usize),
+}
+
+/// A counter, before its name is made: labels come from the policy and from closed lists, so the
+/// number of metrics is bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the fields are the labels")]
+pub enum Counter {
+    /// `tollgate_requests`
+    Requests {
+        app: AppLabel,
+        outcome: &'static str,
+        code: &'static str,
+    },
+    /// `tollgate_tokens`
+    Tokens { app: AppLabel, kind: &'static str },
+}
+
+impl Counter {
+    /// The metric's name.
     #[must_use]
-    pub fn counter(&self, policy: &Policy) -> String {
-        metric(
-            "tollgate_requests",
-            &[
-                ("app", self.app_label(policy)),
-                ("outcome", self.outcome_name()),
-                ("code", self.code.map_or("none", Code::name)),
-            ],
-        )
+    pub fn name(self, policy: &Policy) -> String {
+        match self {
+            Self::Requests { app, outcome, code } => {
+                let labels = [
+                    ("app", app.text(policy)),
+                    ("outcome", outcome),
+                    ("code", code),
+                ];
+                metric("tollgate_requests", &labels)
+            }
+            Self::Tokens { app, kind } => metric(
+                "tollgate_tokens",
+                &[("app", app.text(policy)), ("kind", kind)],
+            ),
+        }
+    }
+}
+
+impl AppLabel {
+    fn text(self, policy: &Policy) -> &str {
+        let app = match self {
+            Self::None => return NO_APP,
+            Self::Unlisted => Some(&policy.apps.default_app),
+            Self::Listed(index) => policy.apps.listed.get(index),
+        };
+        app.and_then(|app| app.name.as_deref()).unwrap_or(UNLISTED)
     }
 }
 

@@ -4,8 +4,9 @@
 //! tokens are kept, and only what their signature proves; time, audience, permissions and
 //! limits are decided anew on every request.
 
-use std::collections::HashMap;
 use std::rc::Rc;
+
+use hashbrown::HashTable;
 
 use super::Claims;
 
@@ -35,34 +36,42 @@ pub struct TokenCache {
 
 #[derive(Debug, Default)]
 struct Generation {
-    tokens: HashMap<Box<[u8]>, CachedToken>,
+    tokens: HashTable<Entry>,
     bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    token: Box<[u8]>,
+    cached: CachedToken,
 }
 
 impl TokenCache {
     /// Finds a token.
     pub fn find(&mut self, token: &[u8]) -> Option<CachedToken> {
-        if let Some(found) = self.young.tokens.get(token) {
-            return Some(found.clone());
+        let hash = hash(token);
+        if let Some(found) = self.young.tokens.find(hash, |entry| *entry.token == *token) {
+            return Some(found.cached.clone());
         }
-        let (token, found) = self.old.tokens.remove_entry(token)?;
-        self.old.bytes = self.old.bytes.saturating_sub(weight(&token, &found));
-        self.insert(token, found.clone());
+        let entry = self.old.take(hash, token)?;
+        let found = entry.cached.clone();
+        self.insert(entry);
         Some(found)
     }
 
     /// Keeps a token whose signature is good.
     pub fn keep(&mut self, token: &[u8], issuer: usize, claims: Rc<Claims>) {
-        self.insert(token.into(), CachedToken { issuer, claims });
+        self.insert(Entry {
+            token: token.into(),
+            cached: CachedToken { issuer, claims },
+        });
     }
 
     /// Forgets a token, for example one that has expired.
     pub fn forget(&mut self, token: &[u8]) {
-        for generation in [&mut self.young, &mut self.old] {
-            if let Some((token, entry)) = generation.tokens.remove_entry(token) {
-                generation.bytes = generation.bytes.saturating_sub(weight(&token, &entry));
-            }
-        }
+        let hash = hash(token);
+        self.young.take(hash, token);
+        self.old.take(hash, token);
     }
 
     /// Forgets everything.
@@ -86,31 +95,56 @@ impl TokenCache {
         self.len() == 0
     }
 
-    fn insert(&mut self, token: Box<[u8]>, entry: CachedToken) {
-        let weight = weight(&token, &entry);
+    fn insert(&mut self, entry: Entry) {
+        let weight = entry.weight();
         if weight > MAX_BYTES / 2 {
             return;
         }
+        let hash = hash(&entry.token);
+        self.young.take(hash, &entry.token);
         if self.young.tokens.len() >= MAX_TOKENS / 2
             || self.young.bytes.saturating_add(weight) > MAX_BYTES / 2
         {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.bytes = self.young.bytes.saturating_add(weight);
-        if let Some(replaced) = self.young.tokens.insert(token.clone(), entry) {
-            self.young.bytes = self
-                .young
-                .bytes
-                .saturating_sub(self::weight(&token, &replaced));
-        }
+        let again = |entry: &Entry| self::hash(&entry.token);
+        self.young.tokens.insert_unique(hash, entry, again);
     }
 }
 
-fn weight(token: &[u8], entry: &CachedToken) -> usize {
-    token
-        .len()
-        .saturating_add(entry.claims.weight())
-        .saturating_add(ENTRY_OVERHEAD)
+impl Generation {
+    fn take(&mut self, hash: u64, token: &[u8]) -> Option<Entry> {
+        let same = |entry: &Entry| *entry.token == *token;
+        let (entry, _) = self.tokens.find_entry(hash, same).ok()?.remove();
+        self.bytes = self.bytes.saturating_sub(entry.weight());
+        Some(entry)
+    }
+}
+
+impl Entry {
+    fn weight(&self) -> usize {
+        self.token
+            .len()
+            .saturating_add(self.cached.claims.weight())
+            .saturating_add(ENTRY_OVERHEAD)
+    }
+}
+
+/// From the end of a token, which is the end of its signature: as random as a hash, and what is kept
+/// here was signed by an issuer, so no caller chooses it. The whole token is compared all the same.
+fn hash(token: &[u8]) -> u64 {
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut hash = 0_u64;
+    let mut rest = token;
+    for _ in 0..3 {
+        let Some((start, word)) = rest.split_last_chunk::<8>() else {
+            break;
+        };
+        hash = (hash.rotate_left(5) ^ u64::from_le_bytes(*word)).wrapping_mul(SPREAD);
+        rest = start;
+    }
+    hash
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! JWK Sets (RFC 7517), read the way Entra ID writes them: no `alg`, an `issuer` per key.
 
-use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 
 use base64::Engine as _;
@@ -20,7 +19,8 @@ const MAX_KID: usize = 256;
 /// The usable keys of a set, by `kid`.
 #[derive(Clone, Debug, Default)]
 pub struct KeySet {
-    keys: HashMap<String, Key>,
+    /// By `kid`. A set has a dozen, and they are searched when a token is new.
+    keys: Vec<(String, Key)>,
     /// The usable keys as a JWK Set of their own, for the other workers.
     normalized: String,
     skipped: Vec<SkipReason>,
@@ -35,6 +35,12 @@ pub struct Key {
     pub algorithm: Option<Algorithm>,
     /// The issuer it belongs to, when the set says so (Entra: may hold `{tenantid}`).
     pub issuer: Option<String>,
+}
+
+/// What an earlier key with the same `kid` became.
+fn twin_of<'f, T>(found: &'f mut [(String, T)], kid: &str) -> Option<&'f mut T> {
+    let mut found = found.iter_mut();
+    found.find(|(known, _)| known == kid).map(|(_, twin)| twin)
 }
 
 /// Why a document is not a key set that can be used.
@@ -133,14 +139,12 @@ impl KeySet {
         if entries.len() > MAX_KEYS {
             return Err(KeySetError::TooManyKeys);
         }
-        let mut found: HashMap<String, Option<(Key, String)>> = HashMap::new();
+        let mut found: Vec<(String, Option<(Key, String)>)> = Vec::new();
         let mut skipped = Vec::new();
         for entry in entries {
             match read_key(entry, cloud) {
-                Ok((kid, key, text)) => match found.get_mut(&kid) {
-                    None => {
-                        found.insert(kid, Some((key, text)));
-                    }
+                Ok((kid, key, text)) => match twin_of(&mut found, &kid) {
+                    None => found.push((kid, Some((key, text)))),
                     Some(twin) if twin.as_ref().is_some_and(|(twin, _)| *twin == key) => {}
                     // Which of the two signs is anybody's guess, so neither does.
                     Some(twin) => {
@@ -155,14 +159,14 @@ impl KeySet {
     }
 
     fn from_found(
-        found: HashMap<String, Option<(Key, String)>>,
+        found: Vec<(String, Option<(Key, String)>)>,
         skipped: Vec<SkipReason>,
     ) -> Result<Self, KeySetError> {
-        let mut keys = HashMap::new();
+        let mut keys = Vec::new();
         let mut texts = Vec::new();
         for (kid, entry) in found {
             if let Some((key, text)) = entry {
-                keys.insert(kid, key);
+                keys.push((kid, key));
                 texts.push(text);
             }
         }
@@ -182,7 +186,8 @@ impl KeySet {
     /// The key with this `kid`, compared exactly.
     #[must_use]
     pub fn find(&self, kid: &str) -> Option<&Key> {
-        self.keys.get(kid)
+        let mut keys = self.keys.iter();
+        keys.find(|(known, _)| known == kid).map(|(_, key)| key)
     }
 
     /// Number of usable keys.

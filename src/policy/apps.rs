@@ -1,7 +1,7 @@
 //! `apps` and `default_app`: what each application may do.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use super::deployments::deployments;
 use super::limits::limits;

@@ -1,7 +1,7 @@
 //! `api_keys` and `forward`: which headers and parameters are looked for, and which are set.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use super::names::{header, hyphenated};
 use super::reader::{Members, Node, Read, Shape, distinct};

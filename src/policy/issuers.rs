@@ -1,7 +1,7 @@
 //! `issuers`: who may sign tokens, and which tokens of theirs are good.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use super::key_source::key_source;
 use super::names::label;

@@ -23,7 +23,7 @@ mod time;
 mod usage;
 mod wording;
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use crate::guid::Guid;
 use crate::jwt::Algorithm;

@@ -4,8 +4,6 @@
 //! Read every part first and use `?` last, so that one error does not hide another.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
-use std::hash::Hash;
 use std::ops::RangeInclusive;
 
 use super::error::{PolicyError, PolicyErrors};
@@ -402,11 +400,12 @@ pub(super) fn foreign(error: &impl ToString) -> String {
     quoted_message(&error.to_string())
 }
 
-/// The values without repeats, in order.
-pub(super) fn distinct<T: Clone + Eq + Hash>(values: Vec<T>) -> Vec<T> {
-    let mut seen = HashSet::new();
-    values
-        .into_iter()
-        .filter(|value| seen.insert(value.clone()))
-        .collect()
+/// The values without repeats, in order. For short lists.
+pub(super) fn distinct<T: PartialEq>(values: Vec<T>) -> Vec<T> {
+    values.into_iter().fold(Vec::new(), |mut kept, value| {
+        if !kept.contains(&value) {
+            kept.push(value);
+        }
+        kept
+    })
 }

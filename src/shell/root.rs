@@ -1,6 +1,5 @@
 //! The root context: configuration, ticks, and the only maker of callouts.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ pub(super) struct Root {
     id: u32,
     plugin: Option<Rc<Plugin>>,
     /// Callouts under way: whose keys, and which attempt.
-    calls: HashMap<u32, (usize, u64)>,
+    calls: Vec<(u32, usize, u64)>,
 }
 
 impl Root {
@@ -31,7 +30,7 @@ impl Root {
         Self {
             id,
             plugin: None,
-            calls: HashMap::new(),
+            calls: Vec::new(),
         }
     }
 
@@ -58,7 +57,7 @@ impl Root {
         );
         match sent {
             Ok(token) => {
-                self.calls.insert(token, (issuer, call.attempt));
+                self.calls.push((token, issuer, call.attempt));
             }
             Err(_) => {
                 let report = plugin
@@ -122,11 +121,11 @@ impl Context for Root {
         body_size: usize,
         _num_trailers: usize,
     ) {
-        let (Some((issuer, attempt)), Some(plugin)) =
-            (self.calls.remove(&token_id), self.plugin.clone())
-        else {
+        let place = self.calls.iter().position(|(token, ..)| *token == token_id);
+        let (Some(place), Some(plugin)) = (place, self.plugin.clone()) else {
             return;
         };
+        let (_, issuer, attempt) = self.calls.swap_remove(place);
         let answer = read_answer(num_headers, body_size);
         let next = match plugin.gateway.try_borrow_mut() {
             Ok(mut gateway) => gateway.answer(issuer, attempt, &answer, &*plugin.store, abi::now()),

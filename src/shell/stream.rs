@@ -26,6 +26,7 @@ const DETAILS_PREFIX: &str = "tollgate_";
 /// A request, shared by its context and, while it waits, by the plugin.
 pub(super) struct Stream {
     id: u32,
+    /// When it came; told in the log alone.
     began: Time,
     headers: HeaderMap,
     /// The head is all of the request.
@@ -60,10 +61,14 @@ enum Phase {
 }
 
 impl Stream {
-    fn new(id: u32, headers: HeaderMap, has_no_body: bool) -> Self {
+    fn new(id: u32, headers: HeaderMap, has_no_body: bool, is_logged: bool) -> Self {
         Self {
             id,
-            began: abi::now(),
+            began: if is_logged {
+                abi::now()
+            } else {
+                Time::from_millis(0)
+            },
             headers,
             has_no_body,
             phase: Cell::new(Phase::New),
@@ -287,9 +292,11 @@ impl Stream {
             Phase::Waiting => self.see_wait_ended(plugin),
             Phase::New | Phase::Reading | Phase::Passed | Phase::Gone => {}
         }
-        let status = abi::header(abi::Map::Response, ":status")
-            .ok()
-            .and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
+        let headers = self.answer_headers();
+        let status = headers.first(":status").and_then(|status| {
+            let status = str::from_utf8(status).ok()?;
+            status.parse().ok()
+        });
         let Some(status) = status else {
             return Action::Continue;
         };
@@ -297,7 +304,7 @@ impl Stream {
             return Action::Pause;
         }
         self.status.set(Some(status));
-        self.begin_metering(status);
+        self.begin_metering(status, &headers);
         if with(&self.admission, |admission| !admission.counts_tokens()).unwrap_or(false) {
             self.settle_calls(plugin);
         }
@@ -332,11 +339,20 @@ impl Stream {
         self.decide_on_body(plugin)
     }
 
-    fn begin_metering(&self, status: u16) {
+    /// The headers of the answer: all where it is measured, else the status alone.
+    fn answer_headers(&self) -> HeaderMap {
+        const STATUS: &str = ":status";
+        if with(&self.meter, |_| ()).is_some() {
+            return abi::headers(abi::Map::Response).unwrap_or_default();
+        }
+        let status = abi::header(abi::Map::Response, STATUS).unwrap_or_default();
+        HeaderMap::from_pairs([(STATUS.as_bytes(), status.as_slice())])
+    }
+
+    fn begin_metering(&self, status: u16, headers: &HeaderMap) {
         let injected = with(&self.body, |body| body.usage_was_injected()).unwrap_or(false);
         with(&self.meter, |meter| {
-            let headers = abi::headers(abi::Map::Response).unwrap_or_default();
-            meter.begin_answer(status, &headers, injected);
+            meter.begin_answer(status, headers, injected);
             if meter.reader().is_some_and(|reader| reader.is_filter()) {
                 // What is taken out makes the answer shorter than it was.
                 let _ = abi::remove_header(abi::Map::Response, b"content-length");
@@ -405,8 +421,8 @@ impl Stream {
         let Some(told) = self.told.get() else {
             return;
         };
-        for (name, count) in told.token_counters(used, &plugin.policy) {
-            plugin.metrics.add(name, count);
+        for (counter, count) in told.token_counters(used, &plugin.policy) {
+            plugin.metrics.count(counter, count, &plugin.policy);
         }
         let Used::Said(usage) = used else {
             return;
@@ -421,7 +437,8 @@ impl Stream {
     /// Writes the request's line and counts it.
     fn log(&self, plugin: &Plugin) {
         if let Some(told) = self.told.get() {
-            plugin.metrics.add(told.counter(&plugin.policy), 1);
+            let counter = told.counter(&plugin.policy);
+            plugin.metrics.count(counter, 1, &plugin.policy);
         }
         if !plugin.policy.log.requests || !log::log_enabled!(log::Level::Info) {
             return;
@@ -547,10 +564,12 @@ impl HttpContext for StreamContext {
     fn on_http_request_headers(&mut self, _num_headers: usize, end_of_stream: bool) -> Action {
         let headers = abi::headers(abi::Map::Request);
         let broken = headers.is_err();
+        let plugin = self.plugin.as_ref();
         let stream = Rc::new(Stream::new(
             self.id,
             headers.unwrap_or_default(),
             end_of_stream,
+            plugin.is_some_and(|plugin| plugin.policy.log.requests),
         ));
         self.stream = Some(Rc::clone(&stream));
         match &self.plugin {

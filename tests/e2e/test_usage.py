@@ -191,7 +191,7 @@ def test_answers_are_asked_for_without_compression(start_gateway, stand_ins):
         gateway.request("GET", "/openai/v1/models", token=token, headers=[("accept-encoding", "gzip")])
         assert backend.received[-1].header("accept-encoding") == "gzip"
         unread = behind(
-            start_gateway, stand_ins, backend, shipped_policy(stand_ins, usage={"read": False})
+            start_gateway, stand_ins, backend, shipped_policy(stand_ins, apps=[], usage={"read": False})
         )
         result, line = post(unread, token, headers=[("accept-encoding", "gzip")])
         assert gzip.decompress(result.body) == body

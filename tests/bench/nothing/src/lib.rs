@@ -27,7 +27,9 @@ impl RootContext for Root {
     }
 
     fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream { denies: self.denies }))
+        Some(Box::new(Stream {
+            denies: self.denies,
+        }))
     }
 
     fn get_type(&self) -> Option<ContextType> {
