@@ -13,30 +13,43 @@ use crate::telling::{Counter, metric};
 pub(super) struct Metrics {
     /// A few for each issuer.
     ids: RefCell<Vec<(String, u32)>>,
-    counters: RefCell<HashMap<Counter, u32>>,
+    counters: RefCell<HashMap<Counter, Tally>>,
+}
+
+/// A counter of the host, and what it does not know yet.
+#[derive(Debug)]
+struct Tally {
+    id: u32,
+    pending: u64,
 }
 
 impl Metrics {
-    /// Counts a request or its tokens. The name is made once.
-    pub(super) fn count(&self, counter: Counter, offset: u64, policy: &Policy) {
-        let (Ok(mut counters), Ok(offset)) =
-            (self.counters.try_borrow_mut(), i64::try_from(offset))
-        else {
+    /// Counts a request or its tokens. The name is made once, and the host is told with the next
+    /// [`Self::flush`]: a call for each request would cost more than the counting.
+    pub(super) fn count(&self, counter: Counter, amount: u64, policy: &Policy) {
+        let Ok(mut counters) = self.counters.try_borrow_mut() else {
             return;
         };
-        let id = match counters.get(&counter) {
-            Some(id) => *id,
-            None => {
-                let name = counter.name(policy);
-                let Ok(id) = abi::define_metric(abi::Metric::Counter, &name) else {
-                    return;
-                };
-                counters.insert(counter, id);
-                id
-            }
+        if let Some(tally) = counters.get_mut(&counter) {
+            tally.pending = tally.pending.saturating_add(amount);
+        } else if let Ok(id) = abi::define_metric(abi::Metric::Counter, &counter.name(policy)) {
+            let pending = amount;
+            counters.insert(counter, Tally { id, pending });
+        }
+    }
+
+    /// Tells the host what was counted since the last time.
+    pub(super) fn flush(&self) {
+        let Ok(mut counters) = self.counters.try_borrow_mut() else {
+            return;
         };
-        if offset > 0 {
-            let _ = abi::increment_metric(id, offset);
+        for tally in counters.values_mut().filter(|tally| tally.pending > 0) {
+            // A metric that cannot be kept must not stop a request; it is told later.
+            if let Ok(pending) = i64::try_from(tally.pending)
+                && abi::increment_metric(tally.id, pending).is_ok()
+            {
+                tally.pending = 0;
+            }
         }
     }
 

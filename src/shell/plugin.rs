@@ -233,6 +233,7 @@ impl Plugin {
 
     /// Brings the metrics up to date.
     pub(super) fn tell_metrics(&self, now: Time) {
+        self.metrics.flush();
         let Ok(mut gateway) = self.gateway.try_borrow_mut() else {
             return;
         };

@@ -142,6 +142,7 @@ impl Context for Root {
         if let Some(plugin) = &self.plugin {
             plugin.abandon_fetches();
             plugin.give_up_waiting();
+            plugin.metrics.flush();
         }
         true
     }
@@ -167,6 +168,7 @@ impl RootContext for Root {
         let plugin = Rc::new(Plugin::new(policy, self.id));
         if let Some(earlier) = self.plugin.replace(Rc::clone(&plugin)) {
             earlier.abandon_fetches();
+            earlier.metrics.flush();
             plugin.inherit(&earlier);
             plugin.reconsider_waiting();
             self.calls.clear();

@@ -558,7 +558,18 @@ impl StreamContext {
     }
 }
 
-impl Context for StreamContext {}
+impl Context for StreamContext {
+    /// The stream has ended, however: what is left is settled and told. Envoy would call `on_log` as
+    /// well, just before; one callback is enough.
+    fn on_done(&mut self) -> bool {
+        if let (Some(stream), Some(plugin), false) = (&self.stream, &self.plugin, self.logged) {
+            self.logged = true;
+            stream.settle(plugin);
+            stream.log(plugin);
+        }
+        true
+    }
+}
 
 impl HttpContext for StreamContext {
     fn on_http_request_headers(&mut self, _num_headers: usize, end_of_stream: bool) -> Action {
@@ -611,18 +622,10 @@ impl HttpContext for StreamContext {
             _ => Action::Continue,
         }
     }
-
-    fn on_log(&mut self) {
-        if let (Some(stream), Some(plugin), false) = (&self.stream, &self.plugin, self.logged) {
-            self.logged = true;
-            stream.settle(plugin);
-            stream.log(plugin);
-        }
-    }
 }
 
 impl Drop for StreamContext {
-    /// A stream that ends without its log callback still gives back what it holds.
+    /// A stream that ends without its last callback still gives back what it holds.
     fn drop(&mut self) {
         if let (Some(stream), Some(plugin)) = (&self.stream, &self.plugin) {
             stream.settle(plugin);
