@@ -28,9 +28,13 @@ STAND_INS := $(TARGET_DIR)/debug/stand-ins
 E2E := STAND_INS=$(STAND_INS) OLD_PYTHON=$(abspath $(OLD_PYTHON_ENV))/bin/python PYTHONDONTWRITEBYTECODE=1
 PYTEST_ARGS ?=
 
+# Programs of Debian that some tests run: those on the PATH, or unpacked here without being root.
+TOOLS := $(TARGET_DIR)/tools
+PROMETHEUS_FROM_DEBIAN = PROMETHEUS=$${PROMETHEUS:-$$(tests/setup/debian.sh $(TOOLS) prometheus prometheus || true)}
+
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Use
 
@@ -71,7 +75,16 @@ test-module: build ## Tests of the built module in a second proxy-wasm host
 
 .PHONY: test-e2e
 test-e2e: build stand-ins $(PYTHON_ENV)/ready $(OLD_PYTHON_ENV)/ready ## Tests with a real Envoy and real clients
-	$(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e $(PYTEST_ARGS)
+	$(PROMETHEUS_FROM_DEBIAN) $(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e $(PYTEST_ARGS)
+
+.PHONY: test-dashboard
+test-dashboard: build stand-ins $(PYTHON_ENV)/ready ## The dashboard's queries, put to a Prometheus that scrapes a real Envoy
+	$(PROMETHEUS_FROM_DEBIAN) REQUIRE_PROMETHEUS=1 $(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider \
+		tests/e2e/test_dashboard.py $(PYTEST_ARGS)
+
+.PHONY: compose-test
+compose-test: build stand-ins $(PYTHON_ENV)/ready ## The demo's story through the containers of envoy/compose.yaml
+	@$(E2E) $(PYTHON_ENV)/bin/python tests/compose.py
 
 .PHONY: bench
 bench: build $(PYTHON_ENV)/ready ## Envoy's CPU per request, beside Envoy's own filters; table and target/bench.json
