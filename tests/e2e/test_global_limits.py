@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from .harness import APP_CHAT, TENANT, Gateway, new_app, shipped_policy
-from .harness.gateway import CHAT_BODY
 from .harness.global_limits import RateLimitService, Redis, add_to
 from .harness.processes import wait_until
 
@@ -51,13 +50,24 @@ def gateways(stand_ins, module_directory, services):
     assert not problems, "\n".join(problems)
 
 
-def chat_using(tokens: int) -> bytes:
-    """A request whose answer uses about so many tokens."""
-    return json.dumps({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": tokens}).encode()
+def asked_of_service(gateway) -> int:
+    """How often a gateway has asked its rate limit service, and was answered."""
+    return gateway.stat("cluster.rate_limit_service.upstream_rq_completed")
 
 
-def used(answer) -> int:
-    return answer.json["usage"]["total_tokens"]
+def ask(gateway, token: str, stream: bool) -> tuple[tuple[int, str | None], int]:
+    """A long call: its verdict, and the tokens that it used. Waits until they are charged."""
+    before = asked_of_service(gateway)
+    body = {"messages": [{"role": "user", "content": "Hello " * 1_000}]}
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    answer = gateway.chat(token, body=json.dumps(body).encode())
+    if answer.status != 200:
+        return answer.verdict, 0
+    # Once for admission, once for the charge.
+    wait_until(lambda: asked_of_service(gateway) == before + 2, 5, "the charge")
+    events = answer.body.decode().removesuffix("data: [DONE]\n\n").strip()
+    return PASSED, json.loads(events.rpartition("data: ")[2])["usage"]["total_tokens"]
 
 
 def test_two_gateways_share_one_limit_exactly(gateways, stand_ins):
@@ -83,38 +93,23 @@ def test_a_refusal_says_when_to_come_back(gateways, stand_ins):
     assert set(answer.json["error"]) == {"code", "message", "type", "param"}
 
 
-def test_an_answer_is_charged_to_the_fleet(gateways, stand_ins):
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_an_answer_is_charged_to_the_fleet_when_it_ends(gateways, stand_ins, stream):
     token = stand_ins.entra.mint(new_app())
-    spent, passed = 0, 0
+    spent, calls = 0, 0
     while spent <= TOKENS:
-        answer = gateways[passed % 2].chat(token, body=chat_using(1_500))
-        assert answer.verdict == PASSED, f"after {spent} tokens"
-        spent, passed = spent + used(answer), passed + 1
-        charged(gateways)
-    assert passed >= 6
+        verdict, used = ask(gateways[calls % 2], token, stream)
+        assert verdict == PASSED, f"after {spent} tokens"
+        spent, calls = spent + used, calls + 1
+    assert 5 < calls < 50, "the charges are what ended it"
     for gateway in gateways:
         assert gateway.chat(token).verdict == LIMITED, f"after {spent} tokens"
 
 
-def test_a_stream_is_charged_at_its_end(gateways, stand_ins):
-    token = stand_ins.entra.mint(new_app())
-    body = json.loads(chat_using(TOKENS + 1)) | {"stream": True, "stream_options": {"include_usage": True}}
-    answer = gateways[0].chat(token, body=json.dumps(body).encode())
-    assert answer.status == 200
-    charged(gateways)
-    assert gateways[1].chat(token).verdict == LIMITED
-
-
-def charged(gateways) -> None:
-    """Waits until the service has answered everything: the charge goes out after the answer."""
-    for gateway in gateways:
-        name = "cluster.rate_limit_service.upstream_rq_active"
-        wait_until(lambda gateway=gateway: gateway.stat(name) == 0, 5, "the service has answered")
-
-
 def test_refused_and_public_requests_cost_nothing(gateways, stand_ins):
     gateway = gateways[0]
-    charged(gateways)
+    active = "cluster.rate_limit_service.upstream_rq_active"
+    wait_until(lambda: gateway.stat(active) == 0, 5, "what earlier calls asked is answered")
     before = gateway.stat("cluster.rate_limit_service.upstream_rq_total")
     assert gateway.chat().verdict == (401, "TokenNotPresent")
     assert gateway.chat(stand_ins.entra.mint(tenant="99999999-8888-7777-6666-555555555555")).status == 401
