@@ -28,16 +28,15 @@ from e2e.harness.secrets import found_in
 from e2e.harness.stand_ins import Entra, OpenAI
 
 COMPOSE_FILE = ROOT / "envoy" / "compose.yaml"
-PORTS = {
-    name: int(os.environ.get(name, port))
-    for name, port in (
-        ("GATEWAY_PORT", 10000),
-        ("ENTRA_PORT", 9101),
-        ("OPENAI_PORT", 9103),
-        ("PROMETHEUS_PORT", 9090),
-        ("GRAFANA_PORT", 3000),
-    )
+DOCUMENT = ROOT / "docs" / "containers.md"
+DOCUMENTED_PORTS = {
+    "GATEWAY_PORT": 10000,
+    "ENTRA_PORT": 9101,
+    "OPENAI_PORT": 9103,
+    "PROMETHEUS_PORT": 9090,
+    "GRAFANA_PORT": 3000,
 }
+PORTS = {name: int(os.environ.get(name, port)) for name, port in DOCUMENTED_PORTS.items()}
 SERVICES = ["stand-ins", "gateway", "prometheus"]
 
 
@@ -174,6 +173,16 @@ def grafana_problems() -> list[str]:
     return problems
 
 
+def documented_call() -> str:
+    """What the commands of docs/containers.md print: a token, and a call with it."""
+    blocks = DOCUMENT.read_text().split("```console\n")[1:]
+    (block,) = [block.partition("```")[0] for block in blocks if "TOKEN=" in block]
+    script = "\n".join(line.removeprefix("$ ") for line in block.splitlines())
+    for name, port in DOCUMENTED_PORTS.items():
+        script = script.replace(f":{port}/", f":{PORTS[name]}/")
+    return output("bash", "-euo", "pipefail", "-c", script) or "nothing"
+
+
 def tell(project: Project) -> list[str]:
     """The story, and what went differently."""
     stand_ins, gateway, prometheus = start(project)
@@ -182,6 +191,9 @@ def tell(project: Project) -> list[str]:
     story.chapter("The dashboard's queries")
     problems = dashboard.check(prometheus, gateway, stand_ins)
     story.say(f"{sum(1 for _ in dashboard.queries())} queries, {len(problems)} without data.")
+    story.chapter("The commands of docs/containers.md")
+    printed = documented_call()
+    story.check(" 200 OK" in printed and '"usage"' in printed, f"the documented call printed {printed}")
     if not project.local:
         problems += grafana_problems()
     return story.surprises + problems + gateway.problems_in_logs()

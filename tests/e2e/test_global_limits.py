@@ -93,6 +93,14 @@ def test_a_refusal_says_when_to_come_back(gateways, stand_ins):
     assert set(answer.json["error"]) == {"code", "message", "type", "param"}
 
 
+def test_the_module_had_allowed_what_a_global_limit_stops(gateways, stand_ins):
+    token = stand_ins.entra.mint(APP_CHAT)
+    wait_until(lambda: gateways[0].chat(token).verdict == LIMITED, 20, "the limit")
+    line = wait_until(lambda: gateways[0].request_log(), 5, "a line in the request log")[-1]
+    assert (line["outcome"], line["status"]) == ("allowed", 429)
+    assert gateways[0].stat("cluster.azure_openai.ratelimit.over_limit") > 0
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_an_answer_is_charged_to_the_fleet_when_it_ends(gateways, stand_ins, stream):
     token = stand_ins.entra.mint(new_app())
