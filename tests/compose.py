@@ -6,6 +6,7 @@ decides otherwise. Without an engine it says so; with REQUIRE_DOCKER=1 that is a
 """
 
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -74,12 +75,13 @@ class Project:
         subprocess.run([*self._command, *arguments], check=True, cwd=ROOT, env=self._environment)
 
     def up(self, *services: str) -> None:
-        self.run("up", "--detach", *(["--no-build"] if self.local else []), *services)
+        self.run("up", "--detach", "--no-build" if self.local else "--build", *services)
 
     def log(self, service: str) -> str:
         """What a service wrote."""
         command = [*self._command, "logs", "--no-color", "--no-log-prefix", service]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=self._environment)
+        options = {"check": True, "capture_output": True, "text": True, "cwd": ROOT}
+        done = subprocess.run(command, env=self._environment, **options)
         return done.stdout + done.stderr
 
     def down(self) -> None:
@@ -121,13 +123,22 @@ def choose_images() -> tuple[dict[str, str], bool]:
     if wanted not in ("auto", "local", "public"):
         sys.exit(f"compose: IMAGES is auto, local or public, not {wanted!r}")
     if wanted == "auto":
-        wanted = "public" if output("docker", "manifest", "inspect", "envoyproxy/envoy:v1.40.0") else "local"
+        wanted = "public" if output("docker", "manifest", "inspect", envoy_image()) else "local"
     print(f"compose: {wanted} images")
     if wanted == "public":
         return {}, False
-    arguments = ["tests/setup/images.sh", envoy_binary(), stand_ins_binary(), module(), ROOT / "target" / "tools"]
-    made = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
-    return dict(line.split("=", 1) for line in made.split()), True
+    tools = ROOT / "target" / "tools"
+    arguments = ["tests/setup/images.sh", envoy_binary(), stand_ins_binary(), module(), tools]
+    made = subprocess.run(arguments, check=False, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    if made.returncode != 0:
+        sys.exit("compose: the local images could not be made")
+    return dict(line.split("=", 1) for line in made.stdout.split()), True
+
+
+def envoy_image() -> str:
+    """Envoy's image as compose.yaml has it."""
+    (default,) = re.findall(r"\$\{ENVOY_IMAGE:-([^}]+)\}", COMPOSE_FILE.read_text())
+    return os.environ.get("ENVOY_IMAGE", default)
 
 
 def start(project: Project) -> tuple[SimpleNamespace, ContainerGateway, dashboard.Prometheus]:

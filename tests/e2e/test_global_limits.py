@@ -3,11 +3,13 @@
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
-from .harness import APP_CHAT, TENANT, Gateway, new_app, shipped_policy
+from .harness import APP_CHAT, Gateway, new_app, shipped_policy
 from .harness.global_limits import RateLimitService, Redis, add_to
+from .harness.identities import OTHER_TENANT
 from .harness.processes import wait_until
 
 pytestmark = pytest.mark.skipif(
@@ -43,7 +45,7 @@ def gateways(stand_ins, module_directory, services):
     fleet = []
     for number, service in enumerate(services):
         directory = module_directory / f"envoy-{number}"
-        edit = lambda config, service=service: add_to(config, service.address)
+        edit = partial(add_to, service=service.address)
         fleet.append(Gateway(directory, stand_ins, policy, edit=edit))
     yield fleet
     problems = [problem for gateway in fleet for problem in gateway.stop()]
@@ -79,7 +81,8 @@ def test_two_gateways_share_one_limit_exactly(gateways, stand_ins):
     assert verdicts.count(LIMITED) == 40 - CALLS_OF_CHAT
     for gateway in gateways:
         assert gateway.chat(token).verdict == LIMITED
-    assert gateways[0].chat(stand_ins.entra.mint(new_app())).verdict == PASSED, "others have counters of their own"
+    other = stand_ins.entra.mint(new_app())
+    assert gateways[0].chat(other).verdict == PASSED, "each application has counters of its own"
 
 
 def test_a_refusal_says_when_to_come_back(gateways, stand_ins):
@@ -120,7 +123,7 @@ def test_refused_and_public_requests_cost_nothing(gateways, stand_ins):
     wait_until(lambda: gateway.stat(active) == 0, 5, "what earlier calls asked is answered")
     before = gateway.stat("cluster.rate_limit_service.upstream_rq_total")
     assert gateway.chat().verdict == (401, "TokenNotPresent")
-    assert gateway.chat(stand_ins.entra.mint(tenant="99999999-8888-7777-6666-555555555555")).status == 401
+    assert gateway.chat(stand_ins.entra.mint(tenant=OTHER_TENANT)).status == 401
     assert gateway.request("GET", "/status").status in (200, 404)
     assert gateway.stat("cluster.rate_limit_service.upstream_rq_total") == before
 

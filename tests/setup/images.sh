@@ -16,7 +16,7 @@ trap 'rm -rf "$work"' EXIT
 if ! docker image inspect "$prefix/debian:$release" >/dev/null 2>&1; then
     # A root's files belong to root, and its devices are made by it.
     if [ "$(id -u)" != 0 ]; then
-        say "a Debian root is made by root: run this once with sudo, or where an image registry is reachable"
+        say "debootstrap must run as root: use sudo once, or a place where an image registry answers"
         exit 1
     fi
     debootstrap=$(tests/setup/debian.sh "$tools" debootstrap debootstrap)
@@ -60,4 +60,8 @@ image prometheus <<'END'
 ENTRYPOINT ["/usr/bin/prometheus"]
 END
 
-printf '%s=%s\n' STAND_INS_IMAGE "$prefix/stand-ins" GATEWAY_IMAGE "$prefix/gateway" PROMETHEUS_IMAGE "$prefix/prometheus"
+cat <<END
+STAND_INS_IMAGE=$prefix/stand-ins
+GATEWAY_IMAGE=$prefix/gateway
+PROMETHEUS_IMAGE=$prefix/prometheus
+END

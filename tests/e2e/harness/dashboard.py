@@ -12,11 +12,14 @@ from pathlib import Path
 import yaml
 
 from . import processes
+from .gateway import set_endpoint
 from .http import call
 from .identities import APP_BATCH, APP_CHAT
 
 DASHBOARD = processes.ROOT / "envoy" / "compose" / "grafana" / "tollgate.json"
 SCRAPING = processes.ROOT / "envoy" / "compose" / "prometheus.yaml"
+
+METRICS = processes.ROOT / "envoy" / "compose" / "metrics.yaml"
 
 # What Grafana puts in place of its variables: every application, and some scrapes of time.
 VARIABLES = {"$__rate_interval": "30s", "$app": ".*"}
@@ -61,10 +64,11 @@ class Prometheus:
         path = "/api/v1/query?" + urllib.parse.urlencode({"query": expression})
         answer = call(self.address, "GET", path).json
         assert answer["status"] == "success", (expression, answer)
-        return {
-            frozenset(f'{name}="{value}"' for name, value in series["metric"].items()): float(series["value"][1])
-            for series in answer["data"]["result"]
-        }
+        found = {}
+        for series in answer["data"]["result"]:
+            labels = frozenset(f'{name}="{value}"' for name, value in series["metric"].items())
+            found[labels] = float(series["value"][1])
+        return found
 
 
 def check(prometheus: Prometheus, gateway, stand_ins, timeout: float = 40) -> list[str]:
@@ -96,6 +100,20 @@ def prometheus_binary() -> Path | None:
     """PROMETHEUS, the one that `make` fetched from Debian, or an installed one."""
     found = os.environ.get("PROMETHEUS") or shutil.which("prometheus")
     return Path(found) if found else None
+
+
+def add_metrics_listener(config: dict) -> tuple[str, int]:
+    """Adds envoy/compose/metrics.yaml to a configuration, as --config-yaml does; where it listens."""
+    added = yaml.safe_load(METRICS.read_text())["static_resources"]
+    for kind, resources in added.items():
+        config["static_resources"][kind] += resources
+    where = added["listeners"][0]["address"]["socket_address"]
+    where["address"], where["port_value"] = "127.0.0.1", processes.free_port()
+    # The cluster leads to the admin page, whose port is otherwise Envoy's choice.
+    admin = config["admin"]["address"]["socket_address"]
+    admin["port_value"] = processes.free_port()
+    set_endpoint(config, "admin", (admin["address"], admin["port_value"]))
+    return where["address"], where["port_value"]
 
 
 class LocalPrometheus(Prometheus):

@@ -1,13 +1,14 @@
 """Redis, a rate limit service over it, and gateways with envoy/global-limits.yaml."""
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 
 import yaml
 
 from . import processes
-from .gateway import cluster, connection_manager, set_endpoint
+from .gateway import connection_manager, set_endpoint
 
 ADDITIONS = processes.ROOT / "envoy" / "global-limits.yaml"
 LIMITS = processes.ROOT / "envoy" / "global-limits.json"
@@ -41,6 +42,11 @@ class Redis:
         self._child = processes.start(
             arguments, self._log, stdout=subprocess.DEVNULL, env={**os.environ, "LD_LIBRARY_PATH": libraries}
         )
+        processes.wait_until(self._listens, 20, f"Redis listens; see {self._log}")
+
+    def _listens(self) -> bool:
+        with socket.socket() as connection:
+            return connection.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stop(self) -> None:
         processes.stop(self._child)
