@@ -27,10 +27,16 @@ WASM_RUSTFLAGS := --remap-path-prefix=$(CURDIR)=/tollgate --remap-path-prefix=$(
 STAND_INS := $(TARGET_DIR)/debug/stand-ins
 E2E := STAND_INS=$(STAND_INS) OLD_PYTHON=$(abspath $(OLD_PYTHON_ENV))/bin/python PYTHONDONTWRITEBYTECODE=1
 PYTEST_ARGS ?=
+RATE_LIMIT_SERVICE := $(TARGET_DIR)/rate-limit-service
+
+# Programs of Debian that some tests run: those on the PATH, or unpacked here without being root.
+TOOLS := $(TARGET_DIR)/tools
+PROMETHEUS_FROM_DEBIAN = PROMETHEUS=$${PROMETHEUS:-$$(tests/setup/debian.sh $(TOOLS) prometheus prometheus || true)}
+REDIS_PACKAGES := redis-server redis-tools libatomic1 libjemalloc2 liblzf1
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Use
 
@@ -71,7 +77,24 @@ test-module: build ## Tests of the built module in a second proxy-wasm host
 
 .PHONY: test-e2e
 test-e2e: build stand-ins $(PYTHON_ENV)/ready $(OLD_PYTHON_ENV)/ready ## Tests with a real Envoy and real clients
-	$(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e $(PYTEST_ARGS)
+	$(PROMETHEUS_FROM_DEBIAN) $(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e $(PYTEST_ARGS)
+
+.PHONY: test-dashboard
+test-dashboard: build stand-ins $(PYTHON_ENV)/ready ## The dashboard's queries, put to a Prometheus that scrapes a real Envoy
+	$(PROMETHEUS_FROM_DEBIAN) REQUIRE_PROMETHEUS=1 $(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider \
+		tests/e2e/test_dashboard.py $(PYTEST_ARGS)
+
+.PHONY: test-global-limits
+test-global-limits: build stand-ins $(PYTHON_ENV)/ready ## Two gateways that share limits through a rate limit service and Redis
+	source $(RUST); cd tests/rate-limit-service; CARGO_TARGET_DIR=$(RATE_LIMIT_SERVICE) cargo clippy --locked --all-targets -- -D warnings
+	source $(RUST); cd tests/rate-limit-service; CARGO_TARGET_DIR=$(RATE_LIMIT_SERVICE) cargo build --locked
+	redis=$${REDIS_SERVER:-$$(tests/setup/debian.sh $(TOOLS) redis-server $(REDIS_PACKAGES))}; \
+	REDIS_SERVER=$$redis RATE_LIMIT_SERVICE=$(RATE_LIMIT_SERVICE)/debug/rate-limit-service $(E2E) \
+		$(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e/test_global_limits.py $(PYTEST_ARGS)
+
+.PHONY: compose-test
+compose-test: build stand-ins $(PYTHON_ENV)/ready ## The demo's story through the containers of envoy/compose.yaml
+	@$(E2E) $(PYTHON_ENV)/bin/python tests/compose.py
 
 .PHONY: bench
 bench: build $(PYTHON_ENV)/ready ## Envoy's CPU per request, beside Envoy's own filters; table and target/bench.json
@@ -84,6 +107,7 @@ bench: build $(PYTHON_ENV)/ready ## Envoy's CPU per request, beside Envoy's own 
 .PHONY: lint
 lint: $(RUST) ## Formatting, lints for the host and for wasm32
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path tests/rate-limit-service/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked -p tollgate --lib --target $(TARGET) -- -D warnings
 	@# The SDK's string getters panic on bytes that are not UTF-8.
@@ -93,6 +117,7 @@ lint: $(RUST) ## Formatting, lints for the host and for wasm32
 .PHONY: fmt
 fmt: $(RUST) ## Format the Rust sources
 	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path tests/rate-limit-service/Cargo.toml
 
 .PHONY: doc
 doc: $(RUST) ## Build the API documentation, for the host and for wasm32

@@ -54,6 +54,8 @@ struct IssuerState {
     wanted_claims: Vec<String>,
     /// Whether there was a usable set when last seen.
     usable: bool,
+    /// The state of the keys that `sync` told last. A request may see a newer one before.
+    told: (u64, u64, u64),
 }
 
 /// What a decision reads and writes beside the request.
@@ -211,6 +213,7 @@ impl Gateway {
                 keys: IssuerKeys::new(issuer, plugin),
                 wanted_claims: wanted_claims(issuer, &policy),
                 usable: false,
+                told: (0, 0, 0),
             })
             .collect();
         let apps = policy.apps.listed.iter().chain([&policy.apps.default_app]);
@@ -526,7 +529,6 @@ impl Gateway {
             let Some(keys) = state.keys.fetched() else {
                 continue;
             };
-            let before = keys.state();
             // Tokens verified with keys that are gone, or too old to serve, count no more.
             let new_set = keys.sync(store);
             let usable = keys.usable(now);
@@ -534,7 +536,8 @@ impl Gateway {
                 self.cache.clear();
             }
             state.usable = usable;
-            if keys.state() != before {
+            let told = std::mem::replace(&mut state.told, keys.state());
+            if keys.state() != told {
                 changed.push(index);
             }
         }

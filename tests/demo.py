@@ -317,6 +317,19 @@ def told(story: Story) -> None:
         print(f"   tollgate_tokens{{{','.join(sorted(labels))}}} {count}")
 
 
+def tell(story: Story, stand_ins: StandIns) -> None:
+    """Everything, of a gateway that was started while Entra ID was down."""
+    provider_down(story, stand_ins)
+    allowed(story, stand_ins)
+    api_keys(story, stand_ins)
+    bad_tokens(story, stand_ins)
+    rotation(story, stand_ins)
+    limits(story, stand_ins)
+    permissions(story, stand_ins)
+    tokens(story, stand_ins)
+    told(story)
+
+
 def main() -> int:
     exit_on_signals()
     directory = ROOT / "target" / "demo"
@@ -328,15 +341,7 @@ def main() -> int:
             gateway = Gateway(directory, stand_ins, fixed=True)
             try:
                 story = Story(gateway)
-                provider_down(story, stand_ins)
-                allowed(story, stand_ins)
-                api_keys(story, stand_ins)
-                bad_tokens(story, stand_ins)
-                rotation(story, stand_ins)
-                limits(story, stand_ins)
-                permissions(story, stand_ins)
-                tokens(story, stand_ins)
-                told(story)
+                tell(story, stand_ins)
                 story.surprises += gateway.stop()
             finally:
                 gateway.kill()

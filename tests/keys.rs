@@ -105,6 +105,24 @@ fn waits(verdict: &Verdict) -> bool {
 }
 
 #[test]
+fn requests_that_wait_are_decided_though_a_later_one_saw_the_keys_first() {
+    let store = Rc::new(MemoryStore::default());
+    let mut one = Bench::sharing(&policy(), Rc::clone(&store));
+    let mut two = Bench::sharing(&policy(), Rc::clone(&store));
+    let token = SIGNER.token(&v1_claims());
+    assert!(waits(&two.ask(&token)));
+    one.fetch(&set(&[&*SIGNER]));
+    assert!(!waits(&two.ask(&token)), "the later one");
+    let now = two.time();
+    assert_eq!(
+        two.gateway.sync(&*store, now),
+        [0],
+        "the earlier one is told"
+    );
+    assert!(two.gateway.sync(&*store, now).is_empty(), "once");
+}
+
+#[test]
 fn the_first_request_waits_for_the_first_fetch() {
     let mut worker = Bench::new(&policy());
     let token = SIGNER.token(&v1_claims());

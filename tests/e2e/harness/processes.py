@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -27,6 +28,20 @@ def start(arguments: list, log: Path, **options) -> subprocess.Popen:
             start_new_session=True,
             **options,
         )
+
+
+def read_addresses(child: subprocess.Popen, log: Path) -> dict[str, tuple[str, int]]:
+    """What a server of ours says before it says `ready`: a line for each address, by name."""
+    addresses = {}
+    for line in child.stdout:
+        name, _, address = line.decode().strip().partition(" ")
+        if name == "ready":
+            # Nobody reads on: a full pipe must not stop the child.
+            threading.Thread(target=child.stdout.read, daemon=True).start()
+            return addresses
+        host, _, port = address.rpartition(":")
+        addresses[name] = (host, int(port))
+    raise RuntimeError(f"{child.args[0]} did not start:\n{log.read_text()}")
 
 
 def stop(child: subprocess.Popen, grace: float = 10) -> None:

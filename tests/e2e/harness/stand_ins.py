@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import threading
 from pathlib import Path
 
 from . import processes
@@ -29,21 +28,9 @@ class StandIns:
             arguments += ["--public-url", public_url]
         self.log = directory / "stand-ins.log"
         self._child = processes.start(arguments, self.log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.addresses = self._read_addresses()
+        self.addresses = processes.read_addresses(self._child, self.log)
         self.entra = Entra(self.addresses["entra-http"], self.addresses["entra-https"], self.tls_dir / "ca.pem")
         self.openai = OpenAI(self.addresses["openai"])
-
-    def _read_addresses(self) -> dict[str, tuple[str, int]]:
-        addresses = {}
-        for line in self._child.stdout:
-            name, _, address = line.decode().strip().partition(" ")
-            if name == "ready":
-                # Nobody reads on: a full pipe must not stop the child.
-                threading.Thread(target=self._child.stdout.read, daemon=True).start()
-                return addresses
-            host, _, port = address.rpartition(":")
-            addresses[name] = (host, int(port))
-        raise RuntimeError(f"stand-ins did not start:\n{self.log.read_text()}")
 
     def is_running(self) -> bool:
         return self._child.poll() is None
