@@ -309,6 +309,7 @@ fn requests_are_counted() {
     let unlisted = unlisted.sign(keys::rsa(0));
     let _ = vm.request().bearer(&unlisted).send();
     let _ = vm.request().bearer(&unlisted).send();
+    vm.tick();
     let names = process.metrics();
     assert_eq!(count(&[]), 6, "{names:#?}");
     assert_eq!(count(&["batch", "allowed"]), 3, "{names:#?}");
