@@ -207,7 +207,8 @@ impl RequestBody {
     }
 
     /// The most tokens that the call may use, as far as its request says: those of the prompt, by its
-    /// size, and those of each answer. `u64::MAX` where not even the size is known.
+    /// size, and those of each answer. `u64::MAX` where a body that asks for text cannot be read in one
+    /// way, or where not even its size is known.
     #[must_use]
     pub fn bound(&self, action: Option<Action>) -> u64 {
         let generates = action.is_none_or(Action::generates_text);
@@ -221,18 +222,15 @@ impl RequestBody {
             None if read || self.ended => self.seen,
             None => return u64::MAX,
         };
-        let (answers, each) = if read {
-            (self.reader.choices(), self.reader.max_tokens())
-        } else {
-            (None, None)
+        let answers = match (generates, read) {
+            (false, _) => 0,
+            (true, false) => return u64::MAX,
+            (true, true) => {
+                let each = self.reader.max_tokens().unwrap_or(UNBOUNDED_ANSWER);
+                each.saturating_mul(self.reader.choices().unwrap_or(1).max(1))
+            }
         };
-        let answers = answers.unwrap_or(1).max(1);
-        let answer = if generates {
-            each.unwrap_or(UNBOUNDED_ANSWER).saturating_mul(answers)
-        } else {
-            0
-        };
-        prompt_tokens(size).saturating_add(answer)
+        prompt_tokens(size).saturating_add(answers)
     }
 }
 

@@ -180,18 +180,24 @@ fn bounds_add_up_prompt_and_answers() {
     assert_eq!(bound(&[JSON], r#"{"input":"abcd"}"#, Action::Embeddings), 4);
     let form = [("content-type", "multipart/form-data; boundary=x")];
     assert_eq!(bound(&form, "--x", Action::Audio), 0);
-    // What cannot be read holds what its size allows for, and all while that is not known.
-    let twice = r#"{"max_tokens":1,"max_tokens":9}"#;
-    assert_eq!(chat(twice), 8 + UNBOUNDED_ANSWER);
-    let sized = [JSON, ("content-length", "400")];
-    assert_eq!(
-        bound(&sized, twice, Action::ChatCompletions),
-        100 + UNBOUNDED_ANSWER
-    );
+    assert_eq!(chat(r#"{"max_tokens":1e2}"#), 5 + 100);
+    assert_eq!(chat(r#"{"max_tokens":1.5e1}"#), 5 + 15);
+    // What cannot be read in one way has no bound, and what asks for no text has that of its size.
+    for unread in [
+        r#"{"max_tokens":1,"max_tokens":9}"#,
+        r#"{"max_tokens":1,"Max_Tokens":9}"#,
+        r#"{"max_tokens":"9"}"#,
+        r#"{"max_tokens":-1}"#,
+        r#"{"max_tokens":1e99}"#,
+        r#"{"max_tokens":1"#,
+        "",
+    ] {
+        assert_eq!(chat(unread), u64::MAX, "{unread}");
+    }
+    assert_eq!(bound(&[JSON], r#"{"input":"#, Action::Embeddings), 3);
     let mut open = RequestBody::new(&headers(&[JSON]), false);
-    open.push(twice.as_bytes(), false);
-    assert!(open.is_complete());
-    assert_eq!(open.bound(Some(Action::ChatCompletions)), u64::MAX);
+    open.push(br#"{"input":"a","input""#, false);
+    assert_eq!(open.bound(Some(Action::Embeddings)), u64::MAX);
 }
 
 #[test]

@@ -462,13 +462,15 @@ impl Scalar {
             _ => {}
         }
         let text = std::str::from_utf8(raw).ok()?;
-        // 100.0 is an integer to JSON schemas.
-        let integer = match text.split_once('.') {
-            Some((integer, fraction)) if fraction.bytes().all(|digit| digit == b'0') => integer,
-            Some(_) => return None,
-            None => text,
-        };
-        integer.parse().ok().map(Self::Count)
+        if let Ok(count) = text.parse() {
+            return Some(Self::Count(count));
+        }
+        // 100.0 and 1e2 are integers to JSON schemas. Printing a double that has no fraction is exact.
+        let number: f64 = text.parse().ok()?;
+        if number.fract() != 0.0 {
+            return None;
+        }
+        format!("{number:.0}").parse().ok().map(Self::Count)
     }
 }
 
