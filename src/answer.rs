@@ -143,16 +143,17 @@ fn body(code: Code, status: u16, message: &str, format: AnswerFormat) -> String 
         AnswerFormat::OpenAi => format!(
             "{{\"error\":{{\"code\":\"{}\",\"message\":{message},\"type\":\"{}\",\"param\":null}}}}",
             code.name(),
-            error_type(code.outcome())
+            error_type(code)
         ),
     }
 }
 
 /// `error.type`, in the words of OpenAI's API.
-fn error_type(outcome: Outcome) -> &'static str {
-    match outcome {
+fn error_type(code: Code) -> &'static str {
+    match code.outcome() {
         Outcome::Allowed | Outcome::Unauthenticated => "invalid_request_error",
         Outcome::ApiKey | Outcome::Forbidden => "permission_error",
+        Outcome::Limited if code == Code::TokenLimitExceeded => "tokens",
         Outcome::Limited => "requests",
         Outcome::Quota => "insufficient_quota",
         Outcome::Unavailable => "server_error",

@@ -452,7 +452,7 @@ impl Gateway {
         clock: &dyn Fn() -> Time,
         store: &dyn SharedStore,
     ) -> Result<Option<Admission>, Refusal> {
-        if app.limits.is_empty() {
+        if !app.limits.iter().any(|limit| limit.is_for(asking)) {
             return Ok(None);
         }
         let listed = self.policy.apps.by_id.get(&app_id);

@@ -15,8 +15,13 @@ use common::{
     v2_claims, with,
 };
 use serde_json::{Value, json};
+use tollgate::answer::Answer;
 use tollgate::gateway::Verdict;
+use tollgate::metering::Used;
 use tollgate::refusal::Code::{self, *};
+use tollgate::store::SharedStore as _;
+use tollgate::time::Time;
+use tollgate::usage::Usage;
 
 /// Checks the code of a token with changed claims, and that the same token with one bit of its
 /// signature flipped is refused.
@@ -573,6 +578,245 @@ fn applications_have_limits_of_their_own() {
     bench.now += 61_000;
     assert_eq!(bench.code(&token(APP)), None);
     assert_eq!(bench.code(&token(OTHER_APP)), Some(QuotaExceeded));
+}
+
+/// A bench with one limit of one application, and the header of its token.
+fn limited(limit: &Value) -> (Bench, String) {
+    let apps = json!({ "apps": [{ "app_id": APP, "limits": [limit] }] });
+    let authorization = format!("Bearer {}", SIGNER.token(&v1_claims()));
+    (Bench::new(&policy(&apps)), authorization)
+}
+
+/// Asks, and ends the call with what it used.
+fn call(bench: &mut Bench, authorization: &str, body: &str, status: u16, used: Used) {
+    let headers = [(":path", common::PATH), ("authorization", authorization)];
+    let Verdict::Allow(allow) = bench.decide_body(&headers, body) else {
+        panic!("{body} is refused")
+    };
+    let (now, store) = (Time::from_millis(bench.now), &*bench.store);
+    let admission = allow.admission.unwrap();
+    bench
+        .gateway
+        .settle(admission, Some(status), used, &|| now, store);
+}
+
+fn said(tokens: u64) -> Used {
+    Used::Said(Usage {
+        total: Some(tokens),
+        ..Usage::default()
+    })
+}
+
+/// Which requests a limit on tokens is for: a call that can never fit is refused by the limits that are
+/// for it.
+#[test]
+fn limits_on_tokens_are_for_what_they_name_and_for_what_is_not_known() {
+    const CHAT: &str = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21";
+    const O1: &str = "/openai/deployments/o1/chat/completions?api-version=2024-10-21";
+    const EMBEDDINGS: &str = "/openai/deployments/gpt-4o/embeddings?api-version=2024-10-21";
+    const V1: &str = "/openai/v1/chat/completions";
+    const LONG: &str = r#"{"input":"more than forty bytes, that is ten tokens"}"#;
+    const BOUND: &str = r#"{"max_tokens":100}"#;
+    const GPT: &str = r#"{"model":"GPT-4o","max_tokens":100}"#;
+    const OTHER_MODEL: &str = r#"{"model":"o1","max_tokens":100}"#;
+    const TWO_MODELS: &str = r#"{"model":"o1","model":"gpt-4o","max_tokens":100}"#;
+    let all = json!({});
+    let chat = json!({ "operations": ["deployments/Chat/completions/action"] });
+    let embeddings = json!({ "operations": ["*/embeddings/action"] });
+    let gpt = json!({ "deployments": ["gpt-*"] });
+    let both = with(chat.clone(), &gpt);
+    for (scope, path, body, applies) in [
+        (&all, CHAT, BOUND, true),
+        (&all, V1, BOUND, true),
+        (&all, EMBEDDINGS, LONG, true),
+        // Neither an operation nor a limited one: it may use tokens, or it uses none.
+        (&all, "/openai/x", BOUND, true),
+        (&all, "/openai/files?api-version=2024-10-21", LONG, false),
+        (&chat, CHAT, BOUND, true),
+        (&chat, O1, BOUND, true),
+        (&chat, V1, BOUND, true),
+        (&chat, EMBEDDINGS, LONG, false),
+        (&chat, "/openai/x", BOUND, true),
+        (&chat, "/openai/deployments/o1//embeddings", LONG, true),
+        (&chat, "/openai/deployments/o1/%65mbeddings", LONG, true),
+        (&embeddings, EMBEDDINGS, LONG, true),
+        (&embeddings, CHAT, BOUND, false),
+        (&gpt, CHAT, BOUND, true),
+        (&gpt, EMBEDDINGS, LONG, true),
+        (&gpt, O1, BOUND, false),
+        // The path decides, not a model beside it.
+        (&gpt, O1, GPT, false),
+        (&gpt, CHAT, OTHER_MODEL, true),
+        (&gpt, V1, GPT, true),
+        (&gpt, V1, OTHER_MODEL, false),
+        // No model, two of them, and none that can be read.
+        (&gpt, V1, BOUND, true),
+        (&gpt, V1, TWO_MODELS, true),
+        (&gpt, V1, "x", true),
+        // Models in files, and in what was stored.
+        (&gpt, "/openai/v1/batches", LONG, true),
+        (&gpt, "/openai/v1/threads/t-1/runs", BOUND, true),
+        (&gpt, "/openai/v1/threads/t-1/runs", OTHER_MODEL, false),
+        (&gpt, "/openai/x", BOUND, true),
+        (&both, CHAT, BOUND, true),
+        (&both, O1, BOUND, false),
+        (&both, EMBEDDINGS, LONG, false),
+        (&both, "/openai/x", BOUND, true),
+    ] {
+        let limit = json!({ "tokens": 10, "per": "60s", "reserve": true });
+        let (mut bench, authorization) = limited(&with(limit, scope));
+        let headers = [(":path", path), ("authorization", &*authorization)];
+        let expected = applies.then_some(TokenLimitExceeded);
+        let verdict = bench.decide_body(&headers, body);
+        assert_eq!(code(&verdict), expected, "{scope} {path} {body}");
+    }
+}
+
+#[test]
+fn limits_on_tokens_are_answered_with_what_is_left() {
+    let exceeded = "Token limit is exceeded. Try again in 61 seconds.";
+    let too_large = "The call may use more than the 100 tokens of its limit. \
+                     Shorten the prompt, or lower max_tokens.";
+    // The body counts as five tokens. After a first call that used so many of 100: the second.
+    for (limit, used, body, expected, message, waits, left) in [
+        (
+            json!({ "per": "60s", "reserve": true }),
+            85,
+            r#"{"max_tokens":80}"#,
+            TokenLimitExceeded,
+            exceeded,
+            60_938,
+            15,
+        ),
+        (
+            json!({ "per": "60s" }),
+            130,
+            "{}",
+            TokenLimitExceeded,
+            exceeded,
+            60_938,
+            0,
+        ),
+        (
+            json!({ "per": "month", "reserve": true }),
+            85,
+            r#"{"max_tokens":80}"#,
+            QuotaExceeded,
+            "Out of token quota. Try again in 2635200 seconds.",
+            2_635_200_000,
+            15,
+        ),
+        (
+            json!({ "per": "hour" }),
+            100,
+            "{}",
+            QuotaExceeded,
+            "Out of token quota. Try again in 3600 seconds.",
+            3_600_000,
+            0,
+        ),
+        (
+            json!({ "per": "60s", "reserve": true }),
+            40,
+            r#"{"max_tokens":96}"#,
+            TokenLimitExceeded,
+            too_large,
+            60_000,
+            60,
+        ),
+        (
+            json!({ "per": "day", "reserve": true }),
+            40,
+            r#"{"max_tokens":96}"#,
+            QuotaExceeded,
+            too_large,
+            43_200_000,
+            60,
+        ),
+    ] {
+        let limit = with(json!({ "tokens": 100 }), &limit);
+        let (mut bench, authorization) = limited(&limit);
+        call(
+            &mut bench,
+            &authorization,
+            r#"{"max_tokens":9}"#,
+            200,
+            said(used),
+        );
+        let headers = [(":path", common::PATH), ("authorization", &*authorization)];
+        let Verdict::Refuse(refuse) = bench.decide_body(&headers, body) else {
+            panic!("{limit} {body}")
+        };
+        let answer = Answer::new(&refuse.refusal, &bench.gateway.policy().responses);
+        let (reset, kind): (u64, _) = match expected {
+            QuotaExceeded => (waits / 1_000, "insufficient_quota"),
+            _ => (61, "tokens"),
+        };
+        let mut headers = vec![
+            ("content-type", "application/json".to_owned()),
+            ("retry-after", waits.div_ceil(1_000).to_string()),
+            ("retry-after-ms", waits.to_string()),
+            ("x-ratelimit-limit-tokens", "100".to_owned()),
+            ("x-ratelimit-remaining-tokens", left.to_string()),
+            ("x-ratelimit-reset-tokens", reset.to_string()),
+        ];
+        if expected == QuotaExceeded || message == too_large {
+            headers.push(("x-should-retry", "false".to_owned()));
+        }
+        assert_eq!((answer.status, answer.headers), (429, headers), "{limit}");
+        let expected = json!({ "error": {
+            "code": expected.name(), "message": message, "type": kind, "param": null,
+        } });
+        let body: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(body, expected, "{limit}");
+    }
+}
+
+#[test]
+fn what_a_call_used_is_charged_when_it_ends() {
+    let held = r#"{"max_tokens":80}"#;
+    for (limit, status, used, cost) in [
+        (json!({ "reserve": true }), 200, said(20), 20),
+        (json!({ "reserve": true }), 200, said(95), 95),
+        (json!({ "reserve": true }), 200, Used::Estimated(20), 85),
+        (json!({ "reserve": true }), 429, Used::Nothing, 0),
+        (json!({ "reserve": true, "count": [201] }), 200, said(20), 0),
+        (json!({}), 200, said(20), 20),
+        (json!({}), 200, Used::Estimated(30), 30),
+        (json!({}), 500, Used::Nothing, 0),
+        (json!({ "count": "success" }), 500, said(20), 0),
+    ] {
+        let limit = with(json!({ "tokens": 100, "per": "60s" }), &limit);
+        let (mut bench, authorization) = limited(&limit);
+        call(&mut bench, &authorization, held, status, used);
+        // What is left fits, and not one more. The same count stands under a limit that reserves.
+        let reserving = with(limit.clone(), &json!({ "reserve": true }));
+        let (mut rest, _) = limited(&reserving);
+        rest.store = bench.store;
+        let headers = [(":path", common::PATH), ("authorization", &*authorization)];
+        for (more, expected) in [(1, Some(TokenLimitExceeded)), (0, None)] {
+            let most = 100 - cost - 5 + more;
+            let body = format!("{:17}", format!("{{\"max_tokens\":{most}}}"));
+            let verdict = rest.decide_body(&headers, &body);
+            assert_eq!(code(&verdict), expected, "{limit} {used:?} {most}");
+        }
+    }
+}
+
+#[test]
+fn a_limit_that_is_not_for_a_call_leaves_no_trace_of_it() {
+    let limit = json!({ "tokens": 10, "per": "60s", "deployments": ["o1"] });
+    for apps in [
+        json!({ "apps": [{ "app_id": APP, "limits": [limit] }] }),
+        json!({ "default_app": { "limits": [limit] } }),
+    ] {
+        let mut bench = Bench::new(&policy(&apps));
+        assert_eq!(bench.code(&SIGNER.token(&v1_claims())), None);
+        for key in [APP, "unlisted"] {
+            let key = format!("tollgate/1/test/calls/{key}");
+            assert_eq!(bench.store.read(&key), Ok(None), "{apps}");
+        }
+    }
 }
 
 #[test]

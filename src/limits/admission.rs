@@ -193,7 +193,7 @@ fn take_all(
 impl Limit {
     /// Whether it is for a call. It is, unless the call is known to be none of those it names: what is
     /// not known must not slip past it.
-    fn is_for(&self, asking: &Asking<'_>) -> bool {
+    pub(crate) fn is_for(&self, asking: &Asking<'_>) -> bool {
         let operation = asking.action.is_none_or(|action| {
             let named = self.scope.operations;
             named.is_none_or(|named| named.grant(action))
@@ -256,11 +256,15 @@ impl Admission {
             let mut record = value.map(Record::decode).unwrap_or_default();
             let now = clock();
             for (held, change) in &changes {
-                let state = record.state(held.id, held.window);
                 match change {
                     Change::Nothing => {}
-                    Change::GiveBack(amount) => state.give_back(held.place, *amount),
+                    Change::GiveBack(amount) => {
+                        if let Some(state) = record.known(held.id) {
+                            state.give_back(held.place, *amount);
+                        }
+                    }
                     Change::Charge(amount) => {
+                        let state = record.state(held.id, held.window);
                         state.advance(held.window, now);
                         state.take(*amount);
                     }

@@ -1,14 +1,16 @@
 //! The bytes of one application's limits in shared data.
 //!
 //! `version`, then a section for each limit: its [`LimitId`], its kind of window, its state.
-//! Bytes that do not read as that (a foreign value, a later format) count as nothing counted.
+//! Bytes that do not read as that (a foreign value, a later format) count as nothing counted. Those of
+//! the version before, which only counted calls, are read too: an update keeps what was counted.
 
-use super::window::State;
+use super::window::{Layout, State};
 use super::{LimitId, NamedLimit};
 use crate::policy::{Period, Window};
 use crate::time::Time;
 
 const VERSION: u8 = 2;
+const VERSION_BEFORE: u8 = 1;
 
 /// Most sections kept; limits of policies that are gone are dropped first.
 const MAX_SECTIONS: usize = 64;
@@ -34,9 +36,11 @@ impl Record {
 
     fn try_decode(bytes: &[u8]) -> Option<Self> {
         let (version, mut rest) = bytes.split_first()?;
-        if *version != VERSION {
-            return None;
-        }
+        let layout = match *version {
+            VERSION => Layout::Sparse,
+            VERSION_BEFORE => Layout::Dense,
+            _ => return None,
+        };
         let mut sections = Vec::new();
         while !rest.is_empty() {
             if sections.len() >= MAX_SECTIONS {
@@ -44,7 +48,7 @@ impl Record {
             }
             let (id, left) = rest.split_first_chunk::<8>()?;
             let (window, left) = decode_window(left)?;
-            let (state, left) = State::decode(window, left)?;
+            let (state, left) = State::decode(window, layout, left)?;
             sections.push(Section {
                 id: LimitId(*id),
                 window,
@@ -55,15 +59,22 @@ impl Record {
         Some(Self { sections })
     }
 
-    /// Writes the record.
+    /// Writes the record: no more than can be read again. What was begun last, outside of an admission,
+    /// is left out first.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
-        for section in &self.sections {
+        for section in self.sections.iter().take(MAX_SECTIONS) {
             bytes.extend_from_slice(&section.id.0);
             encode_window(section.window, &mut bytes);
             section.state.encode(&mut bytes);
         }
         bytes
+    }
+
+    /// The state of a limit that is in the record.
+    pub(super) fn known(&mut self, id: LimitId) -> Option<&mut State> {
+        let section = self.sections.iter_mut().find(|section| section.id == id);
+        section.map(|section| &mut section.state)
     }
 
     /// The state of a limit, begun when it is new.
@@ -174,6 +185,43 @@ mod tests {
         for garbage in [&b""[..], b"\x01", b"\x02x", &[0xff; 5000], &[2; 5000]] {
             Record::decode(garbage).encode();
         }
+    }
+
+    #[test]
+    fn what_the_version_before_counted_is_kept() {
+        let limit = named(1);
+        let slot = NOW.millis() * 64 / 60_000;
+        let mut bytes = vec![VERSION_BEFORE];
+        bytes.extend_from_slice(&limit.id.0);
+        encode_window(limit.limit.window, &mut bytes);
+        bytes.extend_from_slice(&slot.to_le_bytes());
+        for count in [3_u32, 0, 4].into_iter().chain([0; 62]) {
+            bytes.extend_from_slice(&count.to_le_bytes());
+        }
+        let mut old = Record::decode(&bytes);
+        let standing = |record: &mut Record, millis| {
+            let now = Time::from_millis(NOW.millis() + millis);
+            let state = record.state(limit.id, limit.limit.window);
+            state.advance(limit.limit.window, now);
+            state.standing(limit.limit.window, 10, 1, now).used
+        };
+        let mut new = Record::decode(&old.encode());
+        assert_eq!(new, old);
+        assert_eq!(standing(&mut old, 0), 7);
+        assert_eq!(standing(&mut new, 60_000), 3);
+        assert_eq!(standing(&mut new, 61_000), 0);
+    }
+
+    #[test]
+    fn what_is_written_can_be_read_again() {
+        let limits: Vec<_> = (1..=64).map(named).collect();
+        let mut full = record(&limits, NOW);
+        let late = named(65);
+        full.state(late.id, late.limit.window).take(1);
+        let mut read = Record::decode(&full.encode());
+        assert_eq!(read.sections.len(), MAX_SECTIONS);
+        assert!(read.known(limits[0].id).is_some());
+        assert!(read.known(late.id).is_none());
     }
 
     #[test]

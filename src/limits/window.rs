@@ -40,6 +40,15 @@ pub(super) enum State {
     Calendar(Calendar),
 }
 
+/// How the slots of a window are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// All of them, in four bytes each.
+    Dense,
+    /// Those that are not empty, each with its age: few, mostly.
+    Sparse,
+}
+
 /// Where a call was counted, to give it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place(pub u64);
@@ -146,7 +155,7 @@ impl State {
         }
     }
 
-    /// Appends the state's bytes.
+    /// Appends the state's bytes, in [`Layout::Sparse`].
     pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
         match self {
             Self::Sliding(state) => {
@@ -162,12 +171,15 @@ impl State {
 
     /// Reads a state of this kind of window from the front of `bytes`; answers what is left.
     #[must_use]
-    pub(super) fn decode(window: Window, bytes: &[u8]) -> Option<(Self, &[u8])> {
+    pub(super) fn decode(window: Window, layout: Layout, bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (first, rest) = bytes.split_first_chunk::<8>()?;
         let first = u64::from_le_bytes(*first);
         match window {
             Window::Sliding { .. } => {
-                let (counts, rest) = decode_counts(rest)?;
+                let (counts, rest) = match layout {
+                    Layout::Dense => decode_dense(rest)?,
+                    Layout::Sparse => decode_sparse(rest)?,
+                };
                 Some((
                     Self::Sliding(Sliding {
                         newest: first,
@@ -191,8 +203,17 @@ impl State {
     }
 }
 
-/// Reads the slots that are not empty, each with its age.
-fn decode_counts(bytes: &[u8]) -> Option<([u64; KEPT], &[u8])> {
+fn decode_dense(mut bytes: &[u8]) -> Option<([u64; KEPT], &[u8])> {
+    let mut counts = [0; KEPT];
+    for count in &mut counts {
+        let (number, rest) = bytes.split_first_chunk::<4>()?;
+        *count = u32::from_le_bytes(*number).into();
+        bytes = rest;
+    }
+    Some((counts, bytes))
+}
+
+fn decode_sparse(bytes: &[u8]) -> Option<([u64; KEPT], &[u8])> {
     let (used, mut rest) = bytes.split_first()?;
     let mut counts = [0; KEPT];
     for _ in 0..*used {
@@ -247,7 +268,6 @@ impl Sliding {
         set_back
     }
 
-    /// Writes the slots that are not empty, each with its age: few, mostly.
     fn encode_counts(&self, bytes: &mut Vec<u8>) {
         let used = (0_u8..).zip(self.counts).filter(|(_, count)| *count > 0);
         bytes.push(u8::try_from(used.clone().count()).unwrap_or(u8::MAX));
@@ -556,16 +576,17 @@ mod tests {
             counter.state.encode(&mut bytes);
             bytes.push(7);
             assert_eq!(
-                State::decode(window, &bytes),
+                State::decode(window, Layout::Sparse, &bytes),
                 Some((counter.state.clone(), &[7][..]))
             );
             for end in 0..bytes.len() - 1 {
-                assert_eq!(State::decode(window, &bytes[..end]), None);
+                assert_eq!(State::decode(window, Layout::Sparse, &bytes[..end]), None);
             }
         }
-        assert_eq!(State::decode(MINUTE, &[0xff; 1000]), None);
+        assert_eq!(State::decode(MINUTE, Layout::Sparse, &[0xff; 1000]), None);
+        assert_eq!(State::decode(MINUTE, Layout::Dense, &[0xff; 267]), None);
         let full = [&[0xff; 8][..], &[1, 64], &[0xff; 8]].concat();
-        let (mut state, _) = State::decode(MINUTE, &full).unwrap();
+        let (mut state, _) = State::decode(MINUTE, Layout::Sparse, &full).unwrap();
         state.advance(MINUTE, Time::from_millis(NOON));
         let _ = state.standing(MINUTE, 1, 1, Time::from_millis(NOON));
         state.take(1);

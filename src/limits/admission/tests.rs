@@ -1,3 +1,5 @@
+mod ledger;
+
 use super::*;
 use crate::limits::name_limits;
 use crate::policy::{Deployments, Pattern, Period, Scope};
@@ -86,94 +88,6 @@ impl Random {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) % bound
-    }
-}
-
-/// Most tokens in any window of the ledger: when a call was admitted, and what it used.
-fn most_in_a_window(ledger: &[(u64, u64)]) -> u64 {
-    let within = |end: u64| {
-        let calls = ledger
-            .iter()
-            .filter(move |(at, _)| *at <= end && *at + MINUTE > end);
-        calls.map(|(_, used)| used).sum()
-    };
-    ledger.iter().map(|(at, _)| within(*at)).max().unwrap_or(0)
-}
-
-#[test]
-fn what_is_reserved_never_exceeds_the_limit_in_any_interleaving() {
-    for seed in 1..=60 {
-        let mut random = Random(seed);
-        let limit = 1_000 + random.below(1_000);
-        let mut bench = Bench::new(&[tokens(limit, true, WINDOW)]);
-        let (mut ledger, mut in_flight, mut refused) = (Vec::new(), Vec::new(), 0);
-        for _ in 0..2_000 {
-            bench.now += random.below(2_000);
-            if in_flight.len() < 100 && random.below(2) == 0 {
-                let most = 1 + random.below(200);
-                match bench.ask(&asking(most)) {
-                    Ok(admission) => in_flight.push((bench.now, most, admission)),
-                    Err(_) => refused += 1,
-                }
-            } else if !in_flight.is_empty() {
-                let index = usize::try_from(random.below(in_flight.len() as u64)).unwrap();
-                let (at, most, admission) = in_flight.swap_remove(index);
-                let (used, tokens) = match random.below(4) {
-                    0 => (most, TokensUsed::Unsaid { estimate: 0 }),
-                    _ => {
-                        let used = random.below(most + 1);
-                        (used, TokensUsed::Said(used))
-                    }
-                };
-                bench.settle(admission, Some(200), tokens);
-                ledger.push((at, used));
-            }
-        }
-        assert!(
-            refused > 10 && ledger.len() > 100,
-            "seed {seed} tries nothing"
-        );
-        let most = most_in_a_window(&ledger);
-        assert!(most <= limit, "seed {seed}: {most} of {limit}");
-    }
-}
-
-#[test]
-fn without_reserve_the_overshoot_is_what_was_in_flight() {
-    for seed in 1..=40 {
-        let mut random = Random(seed);
-        let limit = 1_000;
-        let mut bench = Bench::new(&[tokens(limit, false, WINDOW)]);
-        let (mut in_flight, mut charged) = (Vec::new(), Vec::new());
-        for _ in 0..1_000 {
-            bench.now += random.below(1_000);
-            if in_flight.len() < 20 && random.below(2) == 0 {
-                let recent = charged.iter().filter(|(at, _)| *at + MINUTE > bench.now);
-                let recent: u64 = recent.map(|(_, used)| used).sum();
-                match bench.ask(&asking(0)) {
-                    // It is admitted only while there is room.
-                    Ok(admission) => {
-                        assert!(recent < limit, "seed {seed}: {recent}");
-                        in_flight.push(admission);
-                    }
-                    // Late by one slot at most.
-                    Err(reached) => {
-                        let slots = charged
-                            .iter()
-                            .filter(|(at, _)| *at + MINUTE + MINUTE / 60 > bench.now);
-                        let slots: u64 = slots.map(|(_, used): &(u64, u64)| used).sum();
-                        assert!(
-                            slots >= limit && reached.remaining == 0,
-                            "seed {seed}: {slots}"
-                        );
-                    }
-                }
-            } else if let Some(admission) = in_flight.pop() {
-                let used = random.below(150);
-                bench.used(admission, used);
-                charged.push((bench.now, used));
-            }
-        }
     }
 }
 
