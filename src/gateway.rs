@@ -638,7 +638,7 @@ fn permit(app: &App, operation: &Result<Operation<'_>, Unread>) -> Result<(), Re
     match (operation.deployment, operation.model) {
         (Some(name), _) if deployments.include(name) => Ok(()),
         // The body decides.
-        (None, ModelPlace::Nowhere | ModelPlace::Body) => Ok(()),
+        (None, ModelPlace::Nowhere | ModelPlace::Body | ModelPlace::Earlier) => Ok(()),
         // Named where nobody here can see it, or not at all.
         (Some(_) | None, _) => Err(Refusal::Deployment),
     }

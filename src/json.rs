@@ -67,6 +67,18 @@ pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
     Ok(value)
 }
 
+/// A whole number, also where it is written with a fraction of zeros or an exponent. JSON makes no
+/// difference, and a gateway that passes a structure on may write it so.
+#[must_use]
+pub fn whole(number: &serde_json::Number) -> Option<u64> {
+    if let Some(whole) = number.as_u64() {
+        return Some(whole);
+    }
+    let double = number.as_f64().filter(|double| double.fract() == 0.0)?;
+    // Printing a double that has no fraction is exact, and needs no cast.
+    format!("{double:.0}").parse().ok()
+}
+
 impl Value {
     /// The text of a string.
     #[must_use]

@@ -138,6 +138,7 @@ fn every_operation_is_documented_and_nothing_else() {
                 ModelPlace::Path => "path",
                 ModelPlace::Query => "query",
                 ModelPlace::Body => "body",
+                ModelPlace::Earlier => "earlier",
                 ModelPlace::Elsewhere => "unseen",
             };
             let (path, action) = (row.path, row.action.short_name());

@@ -38,6 +38,8 @@ pub enum ModelPlace {
     Query,
     /// In the body's top-level `model`.
     Body,
+    /// In an earlier request, which was decided on then: this one goes on with it.
+    Earlier,
     /// Where a gateway does not see it: in a file, in a nested object, in what was stored before.
     Elsewhere,
 }

@@ -20,7 +20,7 @@ use super::Action::{
     VideoGenerate, VideoRead,
 };
 use super::Method::{Delete, Get, Head, Patch, Post, Put};
-use super::ModelPlace::{Body, Elsewhere, Nowhere, Path, Query};
+use super::ModelPlace::{Body, Earlier, Elsewhere, Nowhere, Path, Query};
 use super::{Action, Method, ModelPlace, Surfaces};
 
 /// One operation.
@@ -248,7 +248,7 @@ pub(super) static GROUPS: &[Group] = &[
         both(Get, "threads/{id}/runs/{id}", RunsRead, Nowhere),
         both(Post, "threads/{id}/runs/{id}", RunsWrite, Nowhere),
         both(Post, "threads/{id}/runs/{id}/cancel", RunsWrite, Nowhere),
-        both(Post, "threads/{id}/runs/{id}/submit_tool_outputs", RunsWrite, Nowhere),
+        both(Post, "threads/{id}/runs/{id}/submit_tool_outputs", RunsWrite, Earlier),
         both(Get, "threads/{id}/runs/{id}/steps", StepsRead, Nowhere),
         both(Get, "threads/{id}/runs/{id}/steps/{id}", StepsRead, Nowhere),
     ] },

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 use super::error::{PolicyError, PolicyErrors};
 use super::wording::{alternatives, closest, meant, quoted, quoted_message};
-use crate::json::{Object, Value};
+use crate::json::{self, Object, Value};
 
 /// A value, or the proof that its error was noted.
 pub(super) type Read<T> = Result<T, Noted>;
@@ -155,7 +155,7 @@ impl<'a> Node<'a> {
         if number.as_f64().is_some_and(|value| value.fract() != 0.0) {
             return Err(self.note(format!("{number} is not a whole number"), remedy()));
         }
-        whole(number)
+        json::whole(number)
             .filter(|value| range.contains(value))
             .ok_or_else(|| self.note(format!("{number} is out of range"), remedy()))
     }
@@ -296,13 +296,6 @@ impl<'a> Node<'a> {
             errors: self.errors,
         }
     }
-}
-
-fn whole(number: &serde_json::Number) -> Option<u64> {
-    // Printing a double that has no fraction is exact, and needs no cast.
-    number
-        .as_u64()
-        .or_else(|| format!("{:.0}", number.as_f64()?).parse().ok())
 }
 
 /// The keys of an object.

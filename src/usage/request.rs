@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::bytes::Cursor;
 use super::grammar::{Fault, Grammar, Token};
 use super::text::{Kept, unescaped};
+use crate::json;
 
 /// Longest model name, as it is written. Deployments have up to 64 characters, fine-tuned models
 /// about 100.
@@ -461,16 +462,8 @@ impl Scalar {
             b"false" => return Some(Self::Bool(false)),
             _ => {}
         }
-        let text = std::str::from_utf8(raw).ok()?;
-        if let Ok(count) = text.parse() {
-            return Some(Self::Count(count));
-        }
-        // 100.0 and 1e2 are integers to JSON schemas. Printing a double that has no fraction is exact.
-        let number: f64 = text.parse().ok()?;
-        if number.fract() != 0.0 {
-            return None;
-        }
-        format!("{number:.0}").parse().ok().map(Self::Count)
+        let number = serde_json::from_slice(raw).ok()?;
+        json::whole(&number).map(Self::Count)
     }
 }
 
