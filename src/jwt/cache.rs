@@ -26,101 +26,137 @@ pub struct CachedToken {
     pub claims: Rc<Claims>,
 }
 
-/// Two generations of tokens: when the young one is half the bound, it becomes the old one and
-/// the old one goes. A token in use moves back to the young, so what goes was not used lately.
+/// Tokens, found by their whole text.
+///
+/// When there is no room, one that was not used lately goes, chosen by chance: callers that take turns, more
+/// of them than there is room for, then still find most of their tokens.
 #[derive(Debug, Default)]
 pub struct TokenCache {
-    young: Generation,
-    old: Generation,
-}
-
-#[derive(Debug, Default)]
-struct Generation {
-    tokens: HashTable<Entry>,
+    entries: Vec<Entry>,
+    /// Places in `entries`.
+    places: HashTable<usize>,
     bytes: usize,
+    chance: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
     token: Box<[u8]>,
     cached: CachedToken,
+    /// Found since it was last considered for going.
+    used: bool,
 }
 
 impl TokenCache {
     /// Finds a token.
     pub fn find(&mut self, token: &[u8]) -> Option<CachedToken> {
-        let hash = hash(token);
-        if let Some(found) = self.young.tokens.find(hash, |entry| *entry.token == *token) {
-            return Some(found.cached.clone());
-        }
-        let entry = self.old.take(hash, token)?;
-        let found = entry.cached.clone();
-        self.insert(entry);
-        Some(found)
+        let place = self.place(token)?;
+        let entry = self.entries.get_mut(place)?;
+        entry.used = true;
+        Some(entry.cached.clone())
     }
 
     /// Keeps a token whose signature is good.
     pub fn keep(&mut self, token: &[u8], issuer: usize, claims: Rc<Claims>) {
-        self.insert(Entry {
+        self.forget(token);
+        let entry = Entry {
             token: token.into(),
             cached: CachedToken { issuer, claims },
-        });
+            used: false,
+        };
+        let weight = entry.weight();
+        if weight > MAX_BYTES {
+            return;
+        }
+        while self.entries.len() >= MAX_TOKENS || self.bytes.saturating_add(weight) > MAX_BYTES {
+            let place = self.choose();
+            self.remove(place);
+        }
+        self.bytes = self.bytes.saturating_add(weight);
+        let place = self.entries.len();
+        self.entries.push(entry);
+        let entries = &self.entries;
+        let again = |place: &usize| entries.get(*place).map_or(0, |entry| hash(&entry.token));
+        self.places.insert_unique(hash(token), place, again);
     }
 
     /// Forgets a token, for example one that has expired.
     pub fn forget(&mut self, token: &[u8]) {
-        let hash = hash(token);
-        self.young.take(hash, token);
-        self.old.take(hash, token);
+        if let Some(place) = self.place(token) {
+            self.remove(place);
+        }
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.young = Generation::default();
-        self.old = Generation::default();
+        *self = Self::default();
     }
 
     /// Number of tokens kept.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.young
-            .tokens
-            .len()
-            .saturating_add(self.old.tokens.len())
+        self.entries.len()
     }
 
     /// Whether nothing is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.entries.is_empty()
     }
 
-    fn insert(&mut self, entry: Entry) {
-        let weight = entry.weight();
-        if weight > MAX_BYTES / 2 {
+    fn place(&self, token: &[u8]) -> Option<usize> {
+        let is_it = |place: &usize| {
+            let entry = self.entries.get(*place);
+            entry.is_some_and(|entry| *entry.token == *token)
+        };
+        self.places.find(hash(token), is_it).copied()
+    }
+
+    /// The place of an entry that may go.
+    fn choose(&mut self) -> usize {
+        const TRIES: usize = 8;
+        let mut place = 0;
+        for _ in 0..TRIES {
+            place = self.next_place();
+            match self.entries.get_mut(place) {
+                Some(entry) if entry.used => entry.used = false,
+                _ => break,
+            }
+        }
+        place
+    }
+
+    /// Any place (splitmix64: what is chosen decides nothing but speed).
+    fn next_place(&mut self) -> usize {
+        self.chance = self.chance.wrapping_add(SPREAD);
+        let mut mixed = self.chance;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed ^= mixed >> 27;
+        let count = u64::try_from(self.entries.len()).unwrap_or(u64::MAX);
+        let place = mixed.checked_rem(count).unwrap_or(0);
+        usize::try_from(place).unwrap_or(0)
+    }
+
+    fn remove(&mut self, place: usize) {
+        let is_at = |wanted: usize| move |place: &usize| *place == wanted;
+        let last = self.entries.len().saturating_sub(1);
+        if place > last || self.entries.is_empty() {
             return;
         }
-        let hash = hash(&entry.token);
-        self.young.take(hash, &entry.token);
-        if self.young.tokens.len() >= MAX_TOKENS / 2
-            || self.young.bytes.saturating_add(weight) > MAX_BYTES / 2
-        {
-            self.old = std::mem::take(&mut self.young);
+        // The last entry takes the place that becomes free.
+        let moved = self.entries.get(last).map_or(0, |entry| hash(&entry.token));
+        let gone = self.entries.swap_remove(place);
+        self.bytes = self.bytes.saturating_sub(gone.weight());
+        if let Ok(found) = self.places.find_entry(hash(&gone.token), is_at(place)) {
+            found.remove();
         }
-        self.young.bytes = self.young.bytes.saturating_add(weight);
-        let again = |entry: &Entry| self::hash(&entry.token);
-        self.young.tokens.insert_unique(hash, entry, again);
+        if let Some(its) = self.places.find_mut(moved, is_at(last)) {
+            *its = place;
+        }
     }
 }
 
-impl Generation {
-    fn take(&mut self, hash: u64, token: &[u8]) -> Option<Entry> {
-        let same = |entry: &Entry| *entry.token == *token;
-        let (entry, _) = self.tokens.find_entry(hash, same).ok()?.remove();
-        self.bytes = self.bytes.saturating_sub(entry.weight());
-        Some(entry)
-    }
-}
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Entry {
     fn weight(&self) -> usize {
@@ -134,7 +170,6 @@ impl Entry {
 /// From the end of a token, which is the end of its signature: as random as a hash, and what is kept
 /// here was signed by an issuer, so no caller chooses it. The whole token is compared all the same.
 fn hash(token: &[u8]) -> u64 {
-    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut hash = 0_u64;
     let mut rest = token;
     for _ in 0..3 {
@@ -198,11 +233,46 @@ mod tests {
     }
 
     #[test]
+    fn callers_who_take_turns_find_most_of_their_tokens() {
+        let mut cache = TokenCache::default();
+        let callers = MAX_TOKENS * 11 / 10;
+        let mut found = 0;
+        for turn in 0..5 * callers {
+            let token = token(turn % callers);
+            match cache.find(&token) {
+                Some(cached) => {
+                    assert_eq!(cached.issuer, turn % callers);
+                    found += 1;
+                }
+                None => cache.keep(&token, turn % callers, claims(0)),
+            }
+        }
+        assert!(found > 2 * callers, "{found}");
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_the_others_in_their_places() {
+        let mut cache = TokenCache::default();
+        for number in 0..100 {
+            cache.keep(&token(number), number, claims(0));
+        }
+        for number in (0..100).step_by(3) {
+            cache.forget(&token(number));
+        }
+        for number in 0..100 {
+            let found = cache.find(&token(number)).map(|cached| cached.issuer);
+            assert_eq!(found, (number % 3 != 0).then_some(number));
+        }
+    }
+
+    #[test]
     fn is_bounded_in_bytes() {
         let mut cache = TokenCache::default();
-        for number in 0..5_000 {
+        for number in 0..2_000 {
             cache.keep(&token(number), 0, claims(16 * 1024));
-            assert!(cache.young.bytes + cache.old.bytes <= MAX_BYTES);
+            assert!(cache.bytes <= MAX_BYTES);
+            let bytes: usize = cache.entries.iter().map(Entry::weight).sum();
+            assert_eq!(cache.bytes, bytes);
         }
         assert!(cache.len() > 500);
         cache.keep(b"too large", 0, claims(MAX_BYTES));

@@ -276,6 +276,13 @@ impl Admission {
         Ok(())
     }
 
+    /// Whether any answer changes what it holds.
+    #[must_use]
+    pub fn depends_on_answer(&self) -> bool {
+        let depends = |held: &Held| held.count != Count::All || held.measure != Measure::Calls;
+        self.held.iter().any(depends)
+    }
+
     /// Whether it has to wait for the answer's end, and not only for its status.
     #[must_use]
     pub fn counts_tokens(&self) -> bool {

@@ -162,7 +162,9 @@ impl Stream {
             claims: allow.claims,
             asked: allow.asked,
         };
-        put(&self.admission, allow.admission);
+        // What no answer changes needs no settling.
+        let admission = allow.admission.filter(Admission::depends_on_answer);
+        put(&self.admission, admission);
         put(&self.body, allow.body);
         put(&self.meter, allow.meter);
         if apply(&allow.changes).is_err() {
@@ -292,6 +294,9 @@ impl Stream {
             Phase::Waiting => self.see_wait_ended(plugin),
             Phase::New | Phase::Reading | Phase::Passed | Phase::Gone => {}
         }
+        if self.needs_no_answer(plugin) {
+            return Action::Continue;
+        }
         let headers = self.answer_headers();
         let status = headers.first(":status").and_then(|status| {
             let status = str::from_utf8(status).ok()?;
@@ -337,6 +342,14 @@ impl Stream {
             return true;
         }
         self.decide_on_body(plugin)
+    }
+
+    /// Whether nothing depends on the answer: then its head is not asked for.
+    fn needs_no_answer(&self, plugin: &Plugin) -> bool {
+        self.phase.get() == Phase::Passed
+            && !plugin.policy.log.requests
+            && with(&self.meter, |_| ()).is_none()
+            && with(&self.admission, |_| ()).is_none()
     }
 
     /// The headers of the answer: all where it is measured, else the status alone.
