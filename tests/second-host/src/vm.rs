@@ -254,6 +254,13 @@ impl Vm {
         }
     }
 
+    /// The request ends with trailers.
+    pub fn send_trailers(&mut self, stream: Stream) {
+        self.call(|scope| scope.on_request_trailers(stream.0, 1));
+        let facts = self.facts_mut(stream);
+        facts.answered_in_body = !facts.local.is_empty();
+    }
+
     /// The backend answers with `status` and a body.
     pub fn respond(&mut self, stream: Stream, status: u16) {
         self.respond_with(

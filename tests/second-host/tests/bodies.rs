@@ -99,3 +99,23 @@ fn usage_is_told_at_the_end_of_the_answer() {
     assert_eq!(told.state("total_tokens").as_deref(), Some("7"));
     assert_eq!(told.field("stream"), false);
 }
+
+#[test]
+fn trailers_end_a_body_too() {
+    let process = Process::new();
+    let mut vm = Vm::start(&process, &narrowed());
+    let token = good(&process);
+    for (body, passes) in [
+        (&br#"{"model":"gpt-4o"}"#[..], true),
+        (br#"{"model":"gpt-4o""#, false),
+        (b"", false),
+    ] {
+        let stream = vm.request().path(V1_CHAT).bearer(&token).open();
+        vm.send_body(stream, body, false);
+        vm.send_trailers(stream);
+        assert_eq!(vm.answer(stream).is_forwarded(), passes, "{body:?}");
+        let told = vm.finish(stream);
+        let outcome = if passes { "allowed" } else { "forbidden" };
+        assert_eq!(told.field("outcome"), outcome, "{body:?}");
+    }
+}
