@@ -12,4 +12,5 @@ mod common;
 
 mod check;
 mod explain;
+mod import;
 mod run;

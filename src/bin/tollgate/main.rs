@@ -5,6 +5,7 @@
     allow(clippy::string_slice, reason = "tests compute on their own constants")
 )]
 
+mod apim;
 mod check;
 mod document;
 mod explain;
@@ -12,6 +13,7 @@ mod failure;
 mod input;
 mod manual;
 mod place;
+mod pretty;
 mod report;
 
 use std::io::Write;
@@ -45,6 +47,7 @@ enum Colour {
 enum Command {
     Check(check::Arguments),
     Explain(Box<explain::Arguments>),
+    Import(apim::Arguments),
     Completions(manual::Completions),
     Man(manual::Man),
 }
@@ -98,6 +101,7 @@ fn run(command: &Command, streams: Streams<'_>) -> Result<Ended, Failure> {
     match command {
         Command::Check(arguments) => check::run(arguments, streams),
         Command::Explain(arguments) => explain::run(arguments, streams),
+        Command::Import(arguments) => apim::run(arguments, streams),
         Command::Completions(arguments) => manual::completions(arguments, streams),
         Command::Man(arguments) => manual::man(arguments, streams),
     }

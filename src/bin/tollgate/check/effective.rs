@@ -21,7 +21,7 @@ pub(super) fn print(embedded: &Embedded, policy: &Policy) -> String {
     if let Some(root) = effective.as_object_mut() {
         fill(root, policy);
     }
-    format!("{effective:#}")
+    crate::pretty::print(&effective)
 }
 
 fn fill(root: &mut Map<String, Value>, policy: &Policy) {
