@@ -1,5 +1,6 @@
 //! The built command line: what it writes, its exit codes, its errors.
 #![allow(
+    clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::string_slice,
@@ -13,4 +14,6 @@ mod common;
 mod check;
 mod explain;
 mod import;
+mod roles;
 mod run;
+mod usage;

@@ -56,3 +56,11 @@ impl From<io::Error> for Failure {
         Self::of_file("writing", &error)
     }
 }
+
+/// What failed below a CSV writer: a pipe that is closed stays one.
+pub(crate) fn of_csv(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}

@@ -12,9 +12,12 @@ mod explain;
 mod failure;
 mod input;
 mod manual;
+mod operations;
 mod place;
 mod pretty;
 mod report;
+mod roles;
+mod usage;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -48,6 +51,9 @@ enum Command {
     Check(check::Arguments),
     Explain(Box<explain::Arguments>),
     Import(apim::Arguments),
+    Roles(roles::Arguments),
+    Operations(operations::Arguments),
+    Usage(usage::Arguments),
     Completions(manual::Completions),
     Man(manual::Man),
 }
@@ -102,6 +108,9 @@ fn run(command: &Command, streams: Streams<'_>) -> Result<Ended, Failure> {
         Command::Check(arguments) => check::run(arguments, streams),
         Command::Explain(arguments) => explain::run(arguments, streams),
         Command::Import(arguments) => apim::run(arguments, streams),
+        Command::Roles(arguments) => roles::run(arguments, streams),
+        Command::Operations(arguments) => operations::run(arguments, streams),
+        Command::Usage(arguments) => usage::run(arguments, streams),
         Command::Completions(arguments) => manual::completions(arguments, streams),
         Command::Man(arguments) => manual::man(arguments, streams),
     }

@@ -370,7 +370,7 @@ fn lines_of_block(file: &str, header: usize, block: &str) -> Option<Vec<(usize, 
 
 /// Where a path leads. A value that is a structure is shown by its name; what is missing, by what
 /// it is missing in.
-fn span_of(root: &Located, path: &str, wants_name: bool) -> Range<usize> {
+pub(crate) fn span_of(root: &Located, path: &str, wants_name: bool) -> Range<usize> {
     let mut key: Option<&Key> = None;
     let mut value = root;
     let mut rest = path.trim_start_matches('$');
