@@ -25,7 +25,8 @@ CARGO_HOME ?= $(HOME)/.cargo
 WASM_RUSTFLAGS := --remap-path-prefix=$(CURDIR)=/tollgate --remap-path-prefix=$(CARGO_HOME)=/cargo
 
 STAND_INS := $(TARGET_DIR)/debug/stand-ins
-E2E := STAND_INS=$(STAND_INS) OLD_PYTHON=$(abspath $(OLD_PYTHON_ENV))/bin/python PYTHONDONTWRITEBYTECODE=1
+CLI := $(TARGET_DIR)/debug/tollgate
+E2E := STAND_INS=$(STAND_INS) TOLLGATE=$(CLI) OLD_PYTHON=$(abspath $(OLD_PYTHON_ENV))/bin/python PYTHONDONTWRITEBYTECODE=1
 PYTEST_ARGS ?=
 RATE_LIMIT_SERVICE := $(TARGET_DIR)/rate-limit-service
 
@@ -58,6 +59,10 @@ build: $(RUST) $(BUILD_ENV)/ready ## Build dist/tollgate.wasm
 	@bytes=$$(wc -c <$(MODULE)); echo "$(MODULE): $$bytes bytes, sha256 $$(sha256sum <$(MODULE) | cut -c 1-16)"; \
 	if [ "$$bytes" -gt $(MAX_MODULE_BYTES) ]; then echo "too large: the limit is $(MAX_MODULE_BYTES) bytes" >&2; exit 1; fi
 
+.PHONY: cli
+cli: $(RUST) ## Build the command line, target/release/tollgate
+	@$(CARGO) build --release --locked --bin tollgate --features cli
+
 # Checks
 
 .PHONY: check
@@ -67,16 +72,16 @@ check: lint doc test ## Everything CI runs: lint, doc, test
 test: test-core test-module test-e2e ## Every test
 
 .PHONY: test-core
-test-core: $(RUST) ## Tests of the core and of the stand-ins, natively
+test-core: $(RUST) ## Tests of the core, the command line and the stand-ins, natively
 	@[ -d "$${VECTORS:-../shared/vectors}" ] || echo 'NOT CHECKED: the test vectors are not here; set VECTORS to their folder (docs/architecture.md)' >&2
-	$(CARGO) test --locked --workspace --exclude tollgate-second-host
+	$(CARGO) test --locked --workspace --exclude tollgate-second-host --features tollgate/cli
 
 .PHONY: test-module
 test-module: build ## Tests of the built module in a second proxy-wasm host
 	$(CARGO) test --locked -p tollgate-second-host
 
 .PHONY: test-e2e
-test-e2e: build stand-ins $(PYTHON_ENV)/ready $(OLD_PYTHON_ENV)/ready ## Tests with a real Envoy and real clients
+test-e2e: build natives $(PYTHON_ENV)/ready $(OLD_PYTHON_ENV)/ready ## Tests with a real Envoy and real clients
 	$(PROMETHEUS_FROM_DEBIAN) $(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e $(PYTEST_ARGS)
 
 .PHONY: test-dashboard
@@ -108,7 +113,7 @@ bench: build $(PYTHON_ENV)/ready ## Envoy's CPU per request, beside Envoy's own 
 lint: $(RUST) ## Formatting, lints for the host and for wasm32
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path tests/rate-limit-service/Cargo.toml --check
-	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets --features tollgate/cli -- -D warnings
 	$(CARGO) clippy --locked -p tollgate --lib --target $(TARGET) -- -D warnings
 	@# The SDK's string getters panic on bytes that are not UTF-8.
 	@if grep -rnE '\b(get_http_(request|response|call_response)_(headers?|trailers?)|get_(map|map_value))\(' src; then \
@@ -129,6 +134,11 @@ clean: ## Remove everything that was built or installed here
 	rm -rf target dist $(PYTHON_ENV) $(OLD_PYTHON_ENV) $(BUILD_ENV)
 
 # Set-up
+
+# All that the tests run, in one build that the tests of the core share.
+.PHONY: natives
+natives: $(RUST)
+	@$(CARGO) build --locked --workspace --exclude tollgate-second-host --bins --features tollgate/cli
 
 .PHONY: stand-ins
 stand-ins: $(RUST)

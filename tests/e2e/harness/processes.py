@@ -113,6 +113,13 @@ def stand_ins_binary() -> Path:
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "stand-ins"
 
 
+def cli_binary() -> Path:
+    """TOLLGATE, or where cargo leaves the command line."""
+    if path := os.environ.get("TOLLGATE"):
+        return Path(path)
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "tollgate"
+
+
 def module() -> Path:
     """TOLLGATE_WASM, or what `make build` made."""
     path = Path(os.environ.get("TOLLGATE_WASM", ROOT / "dist" / "tollgate.wasm")).resolve()

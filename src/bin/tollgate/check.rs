@@ -1,0 +1,192 @@
+//! `tollgate check`: what is wrong with a policy, where, and what would be right.
+
+mod effective;
+mod unwise;
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use tollgate::policy::Policy;
+
+use crate::document::Malformed;
+use crate::failure::Failure;
+use crate::input::Input;
+use crate::place::{Embedded, NoPolicy, PolicyFile};
+use crate::report::{self, Finding, Severity, Text};
+use crate::{Ended, Streams};
+
+/// Check policies
+///
+/// Takes policies as the module does, and says everything that is wrong with them at once, each with
+/// its place and what would be right; then what is legal and probably not meant.
+///
+/// A file holds a policy, or a configuration with policies in it: of Envoy, a WasmPlugin of Istio, an
+/// EnvoyExtensionPolicy of Envoy Gateway, in JSON or YAML.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  tollgate check policy.json
+  tollgate check envoy.yaml wasm-plugin.yaml
+  tollgate check --strict --format json policy.json
+  tollgate check --print-effective policy.json > effective.json
+  kubectl get wasmplugin tollgate -o yaml | tollgate check -
+
+Exit codes: 0 good, 1 something is wrong, 2 nothing could be checked.")]
+pub(crate) struct Arguments {
+    /// Files to check; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// Take warnings for errors
+    #[arg(long)]
+    strict: bool,
+
+    /// Write each policy with every default filled in
+    #[arg(long, conflicts_with = "format")]
+    print_effective: bool,
+
+    /// How findings are written
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people, on standard error
+    Text,
+    /// One array, on standard output
+    Json,
+}
+
+/// What was found out about a policy.
+pub(crate) struct Checked {
+    pub(crate) policy: Option<Policy>,
+    pub(crate) findings: Vec<Finding>,
+    /// Errors beyond those that are told.
+    more: usize,
+}
+
+pub(crate) fn run(arguments: &Arguments, streams: Streams<'_>) -> Result<Ended, Failure> {
+    let mut ended = Ended::Well;
+    let mut list = Vec::new();
+    for path in &arguments.files {
+        let (name, text) = Input::read(path)?.into_text()?;
+        let file = read_file(name, text, streams.err)?;
+        for embedded in &file.policies {
+            let checked = check(embedded);
+            let shown = file.shown(embedded);
+            if checked.is_bad(arguments.strict) {
+                ended = Ended::Badly;
+            }
+            if arguments.format == Format::Json {
+                let found = report::as_json(shown, &checked.findings);
+                list.extend(found.as_array().cloned().unwrap_or_default());
+                continue;
+            }
+            report::findings(shown, &checked.findings, streams.err)?;
+            writeln!(streams.err, "{}", verdict(&file, embedded, &checked))?;
+            if let (true, Some(policy)) = (arguments.print_effective, &checked.policy) {
+                writeln!(streams.out, "{}", effective::print(embedded, policy))?;
+            }
+        }
+    }
+    if arguments.format == Format::Json {
+        writeln!(streams.out, "{:#}", serde_json::Value::Array(list))?;
+    }
+    Ok(ended)
+}
+
+/// Reads the policies of a file, or says why there are none.
+pub(crate) fn read_file(
+    name: String,
+    text: String,
+    err: &mut dyn std::io::Write,
+) -> Result<PolicyFile, Failure> {
+    PolicyFile::read(name, text).or_else(|(file, none)| {
+        let (name, text) = (file.name.as_str(), file.text.as_str());
+        Err(match none {
+            NoPolicy::Malformed(malformed) => {
+                let finding = of_malformed(&malformed);
+                report::findings(Text { name, text }, &[finding], err)?;
+                Failure::new(format!("{name} cannot be read"))
+            }
+            NoPolicy::Nowhere if text.trim().is_empty() => Failure::with_remedy(
+                format!("{name} is empty"),
+                "a policy is one JSON object; docs/command-line.md has a small one",
+            ),
+            NoPolicy::Nowhere => Failure::with_remedy(
+                format!("{name}: no policy in it"),
+                "a policy has \"issuers\"; in Envoy's configuration it is the plugin's \
+                 \"configuration\", in a WasmPlugin \"pluginConfig\", in an \
+                 EnvoyExtensionPolicy \"config\"",
+            ),
+        })
+    })
+}
+
+fn of_malformed(malformed: &Malformed) -> Finding {
+    Finding {
+        severity: Severity::Error,
+        problem: malformed.problem.clone(),
+        remedy: String::new(),
+        span: malformed.at..malformed.at.saturating_add(1),
+    }
+}
+
+/// Checks one policy.
+pub(crate) fn check(embedded: &Embedded) -> Checked {
+    match Policy::parse(embedded.configuration.as_bytes()) {
+        Ok(policy) => Checked {
+            findings: unwise::warnings(embedded, &policy),
+            policy: Some(policy),
+            more: 0,
+        },
+        Err(errors) => {
+            let findings = errors.iter().map(|error| {
+                embedded.finding(Severity::Error, &error.path, &error.problem, &error.remedy)
+            });
+            let mut findings: Vec<_> = findings.collect();
+            findings.sort_by_key(|finding| finding.span.start);
+            Checked {
+                findings,
+                policy: None,
+                more: errors.more(),
+            }
+        }
+    }
+}
+
+impl Checked {
+    fn count(&self, severity: Severity) -> usize {
+        let of = |finding: &&Finding| finding.severity == severity;
+        self.findings.iter().filter(of).count()
+    }
+
+    pub(crate) fn is_bad(&self, strict: bool) -> bool {
+        self.policy.is_none() || (strict && self.count(Severity::Warning) > 0)
+    }
+}
+
+fn verdict(file: &PolicyFile, embedded: &Embedded, checked: &Checked) -> String {
+    let place = match &embedded.path {
+        None => file.name.clone(),
+        Some(path) => format!("{}, {path}", file.name),
+    };
+    let errors = checked.count(Severity::Error).saturating_add(checked.more);
+    let warnings = checked.count(Severity::Warning);
+    let said = match (errors, warnings) {
+        (0, 0) => "good".to_owned(),
+        (0, warnings) => format!("good, with {}", several(warnings, "warning")),
+        (errors, _) => several(errors, "error"),
+    };
+    let rest = match checked.more {
+        0 => String::new(),
+        more => format!(", {more} of them not shown"),
+    };
+    format!("{place}: {said}{rest}")
+}
+
+fn several(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}

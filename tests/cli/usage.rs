@@ -1,0 +1,325 @@
+//! `tollgate usage`.
+
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::run::{Ran, command, file, tollgate, with_input};
+
+/// A line as the module writes it.
+fn line(changes: &Value) -> String {
+    let mut record = json!({
+        "time": "2026-03-01T12:00:00.000Z", "outcome": "allowed", "code": null, "app_id": "a-1",
+        "app_name": "batch", "deployment": "gpt-4o", "status": 200, "duration_ms": 100,
+        "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15,
+    });
+    for (name, value) in changes.as_object().unwrap() {
+        record[name] = value.clone();
+    }
+    let time = record.as_object_mut().unwrap().remove("time").unwrap();
+    // The module's records begin with their time.
+    format!("{{\"time\":{time},{}\n", &record.to_string()[1..])
+}
+
+fn sample() -> String {
+    let mut log = String::new();
+    for millis in 1..=100 {
+        log += &line(&json!({ "duration_ms": millis * 10 }));
+    }
+    let refused = json!({ "outcome": "limited", "code": "RateLimitExceeded", "status": 429, "duration_ms": 0,
+        "prompt_tokens": null, "completion_tokens": null, "total_tokens": null });
+    log += &line(&refused);
+    log += "[2026-03-01 12:00:00.000][1][warning] something else {}\n";
+    log += &line(
+        &json!({ "app_name": "chat", "app_id": "a-2", "deployment": "gpt-4", "time": "2026-03-01T13:59:59.999Z", "total_tokens": 1000 }),
+    );
+    let prefix = "[2026-03-01 13:00:00.000][12][info][wasm] [x.cc:1] wasm log tollgate: ";
+    log += prefix;
+    log += &line(
+        &json!({ "app_name": null, "app_id": null, "deployment": null, "outcome": "unauthenticated",
+        "code": "TokenNotPresent", "status": 401, "time": "2026-03-01T13:00:00.000Z", "total_tokens": null, "prompt_tokens": null, "completion_tokens": null }),
+    );
+    log += &line(
+        &json!({ "outcome": "would_forbidden", "code": "PermissionDenied", "status": 503, "duration_ms": 7 }),
+    );
+    log
+}
+
+fn tables(log: &str, more: &[&str]) -> Value {
+    let ran = with_input(&[&["usage", "--format", "json", "-"], more].concat(), log);
+    serde_json::from_str(&ran.well()).unwrap()
+}
+
+fn row<'a>(tables: &'a Value, by: &str, key: &str) -> &'a Value {
+    let rows = tables[format!("by_{by}")].as_array().unwrap();
+    rows.iter()
+        .find(|row| row[by] == key)
+        .unwrap_or_else(|| panic!("{by} {key}: {tables:#}"))
+}
+
+#[test]
+fn calls_denials_tokens_and_percentiles() {
+    let tables = tables(&sample(), &[]);
+    let batch = row(&tables, "app", "batch");
+    let expected = json!({
+        "app": "batch", "calls": 102, "denied": 1, "would_deny": 1, "errors": 1, "prompt_tokens": 1010,
+        "completion_tokens": 505, "total_tokens": 1515, "p50_ms": batch["p50_ms"], "p99_ms": batch["p99_ms"],
+    });
+    assert_eq!(*batch, expected);
+    // To about a percent.
+    assert!(
+        (495..=505).contains(&batch["p50_ms"].as_u64().unwrap()),
+        "{batch}"
+    );
+    assert!(
+        (985..=1_001).contains(&batch["p99_ms"].as_u64().unwrap()),
+        "{batch}"
+    );
+    assert_eq!(row(&tables, "app", "(none)")["denied"], 1);
+    assert_eq!(row(&tables, "app", "(none)")["p50_ms"], Value::Null);
+    assert_eq!(row(&tables, "deployment", "gpt-4")["total_tokens"], 1000);
+    assert_eq!(row(&tables, "code", "RateLimitExceeded")["calls"], 1);
+    assert_eq!(row(&tables, "code", "allowed")["calls"], 101);
+    assert_eq!(row(&tables, "hour", "2026-03-01T13")["calls"], 2);
+    assert_eq!(tables["all"]["calls"], 104);
+    assert_eq!(
+        (&tables["other_lines"], &tables["unreadable_lines"]),
+        (&json!(1), &json!(0))
+    );
+    // The most tokens first; hours in their order.
+    assert_eq!(tables["by_app"][0]["app"], "batch");
+    assert_eq!(tables["by_hour"][0]["hour"], "2026-03-01T12");
+}
+
+#[test]
+fn tables_for_people() {
+    let log = line(&json!({})) + &line(&json!({ "app_name": "chat \u{1b}[2J", "total_tokens": 7 }));
+    let path = file("usage.log", &log);
+    let out = tollgate(&["usage", "--by", "app", &path]).well();
+    let expected = "\
+app             calls  denied  would_deny  errors  prompt_tokens  completion_tokens  total_tokens  p50_ms  p99_ms
+batch               1       0           0       0             10                  5            15     100     100
+chat \\u{1b}[2J      1       0           0       0             10                  5             7     100     100
+all                 2       0           0       0             20                 10            22     100     100
+";
+    assert_eq!(out, expected);
+    let both = tollgate(&["usage", &path, &path]).well();
+    assert_eq!(
+        both.lines().filter(|line| line.starts_with("all ")).count(),
+        4
+    );
+    let hour = both
+        .lines()
+        .find(|line| line.starts_with("2026-03-01T12"))
+        .unwrap();
+    assert_eq!(hour.split_whitespace().nth(1), Some("4"), "{both}");
+}
+
+#[test]
+fn csv_for_programs_and_no_formulas_in_it() {
+    let log = line(&json!({ "deployment": "=cmd()" })) + &line(&json!({ "app_name": "a, \"b\"" }));
+    let path = file("usage-csv.log", &log);
+    let out = tollgate(&["usage", "--format", "csv", &path]).well();
+    let mut lines = out.lines();
+    assert_eq!(
+        lines.next().unwrap(),
+        "by,key,calls,denied,would_deny,errors,prompt_tokens,completion_tokens,total_tokens,p50_ms,p99_ms"
+    );
+    assert!(
+        out.contains("\napp,\"a, \"\"b\"\"\",1,0,0,0,10,5,15,100,100\n"),
+        "{out}"
+    );
+    assert!(out.contains("\ndeployment,'=cmd(),1,"), "{out}");
+    assert_eq!(out.lines().count(), 7);
+}
+
+#[test]
+fn envoys_access_log_is_read_too_and_never_counted_twice() {
+    let access = json!({ "app_name": "batch", "code": "-", "outcome": "allowed", "duration_ms": "42", "status": 200,
+        "prompt_tokens": "3", "completion_tokens": "4", "total_tokens": "7", "time": "2026-03-01T12:00:00.000Z", "deployment": "-" });
+    let access = format!("{access}\n");
+    let alone = tables(&access, &[]);
+    let expected = json!({ "calls": 1, "denied": 0, "would_deny": 0, "errors": 0, "prompt_tokens": 3,
+        "completion_tokens": 4, "total_tokens": 7, "p50_ms": 42, "p99_ms": 42 });
+    assert_eq!(alone["all"], expected);
+    assert_eq!(row(&alone, "deployment", "(none)")["calls"], 1);
+    let ran = with_input(&["usage", "-"], &(line(&json!({})) + &access));
+    assert!(ran.err.contains("1 lines of the other log"), "{}", ran.err);
+    let out = ran.well();
+    let all = out.lines().last().unwrap();
+    assert_eq!(
+        all.split_whitespace().take(2).collect::<Vec<_>>(),
+        ["all", "1"],
+        "{out}"
+    );
+}
+
+#[test]
+fn whatever_is_in_a_log_it_is_read_to_its_end() {
+    let good = line(&json!({}));
+    let cut = &good[..good.len() / 2];
+    let mut log = Vec::new();
+    for piece in [
+        good.as_bytes(),
+        b"\n\n\r\n",
+        b"{\n{}\n[1]\n{\"time\":1}\n",
+        cut.as_bytes(),
+        b"\n{\"time\":\"2026-03-01T12:00:00Z\",\"outcome\":\"\xff\"}\n",
+        b"{\"time\":\"yesterday\",\"outcome\":\"allowed\"}\n",
+        b"\xff\xfe\x00\n",
+        "x".repeat(3_000_000).as_bytes(),
+        b"\n",
+        format!("{{\"time\":\"{}\n", "9".repeat(3_000_000)).as_bytes(),
+        good.trim_end().as_bytes(),
+    ] {
+        log.extend_from_slice(piece);
+    }
+    let path = file("usage-odd.log", &log);
+    let ran = tollgate(&["usage", "--format", "json", &path]);
+    assert!(
+        ran.err
+            .contains("5 lines of the request log could not be read"),
+        "{}",
+        ran.err
+    );
+    let tables: Value = serde_json::from_str(&ran.well()).unwrap();
+    assert_eq!(tables["all"]["calls"], 2);
+    for (name, content) in [("empty", ""), ("none", "nothing\nof it")] {
+        let ran = tollgate(&["usage", &file(name, content)]);
+        assert!(
+            ran.err.contains("no line of the request log"),
+            "{}",
+            ran.err
+        );
+        assert_eq!(ran.code, 0);
+    }
+    assert!(
+        tollgate(&["usage", "no/such.log"])
+            .ended(2)
+            .contains("no/such.log: No such file")
+    );
+    assert!(
+        tollgate(&["usage", env!("CARGO_MANIFEST_DIR")])
+            .ended(2)
+            .contains("directory")
+    );
+}
+
+#[test]
+fn a_reader_that_has_enough_ends_it_quietly() {
+    let mut log = String::new();
+    for app in 0..2_000 {
+        log += &line(&json!({ "app_name": format!("app-{app}") }));
+    }
+    let path = file("usage-pipe.log", &log);
+    for format in ["text", "csv", "json"] {
+        let mut child = command(&["usage", "--format", format, &path])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut first = [0; 10];
+        child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{format}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{format}");
+    }
+}
+
+/// 200 MB of lines, every one of another application, deployment and hour, under a bound of memory.
+#[test]
+fn memory_is_bounded_however_long_the_log_is() {
+    let run = format!(
+        "ulimit -v 400000; exec '{}' usage --format json -",
+        env!("CARGO_BIN_EXE_tollgate")
+    );
+    let mut child = Command::new("sh")
+        .args(["-c", &run])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = std::io::BufWriter::new(child.stdin.take().unwrap());
+    let padding = "p".repeat(700);
+    let lines = 250_000;
+    let writer = std::thread::spawn(move || {
+        for index in 0..lines {
+            let (year, month, hour) = (1000 + index / 288, index / 24 % 12 + 1, index % 24);
+            writeln!(
+                input,
+                "{{\"time\":\"{year:04}-{month:02}-01T{hour:02}\",\"outcome\":\"allowed\",\"app_name\":\"a{index}\",\"deployment\":\"d{index}\",\"code\":\"c{index}\",\"duration_ms\":{index},\"x\":\"{padding}\"}}"
+            )
+            .unwrap();
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{err}");
+    assert!(err.contains("summed up as (other)"), "{err}");
+    let tables: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(tables["all"]["calls"].as_u64(), Some(lines));
+    for by in ["app", "deployment", "code", "hour"] {
+        let rows = tables[format!("by_{by}")].as_array().unwrap();
+        let sum: u64 = rows.iter().map(|row| row["calls"].as_u64().unwrap()).sum();
+        assert_eq!(sum, lines, "{by}");
+        assert_eq!(rows.last().unwrap()[by], "(other)");
+    }
+}
+
+fn page(log: &str, name: &str) -> (Ran, String) {
+    let log = file(&format!("{name}.log"), log);
+    let path = file(&format!("{name}.html"), "");
+    let ran = tollgate(&["usage", "--html", &path, &log]);
+    (ran, std::fs::read_to_string(path).unwrap())
+}
+
+#[test]
+fn the_page_is_one_file_that_needs_nothing_and_runs_nothing() {
+    let hostile = "</title><script>alert(1)</script>&\"'\u{202e}";
+    let (ran, page) = page(
+        &(sample() + &line(&json!({ "app_name": hostile }))),
+        "usage",
+    );
+    assert_eq!(ran.well(), "");
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
+    for from_elsewhere in [
+        "http:", "https:", "src=", "href=", "@import", "url(", "<script", "\u{202e}",
+    ] {
+        assert!(!page.contains(from_elsewhere), "{from_elsewhere}");
+    }
+    assert!(page.contains("default-src 'none'"));
+    assert!(page.contains("&lt;/title&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;&quot;&#39;"));
+    // One rectangle for each count that is not 0, with what it stands for.
+    assert!(
+        page.contains("<title>2026-03-01 12:00, passed: 102</title>"),
+        "{page}"
+    );
+    assert!(page.contains("<title>2026-03-01 12:00, denied: 1</title>"));
+    assert!(page.contains("<title>chat, prompt tokens: 10</title>"));
+    assert!(page.contains("<td>1,515</td>"));
+}
+
+#[test]
+fn a_page_of_nothing_and_a_page_of_years_are_pages() {
+    let (_, nothing) = page("", "usage-nothing");
+    assert!(nothing.contains("<dd>0</dd>") && !nothing.contains("<svg"));
+    let mut log = String::new();
+    for hour in 0..9_000 {
+        let (day, hour) = (hour / 24, hour % 24);
+        let time = format!(
+            "{:04}-{:02}-{:02}T{hour:02}:00:00Z",
+            2026 + day / 336,
+            day / 28 % 12 + 1,
+            day % 28 + 1
+        );
+        log += &line(&json!({ "time": time }));
+    }
+    let (_, years) = page(&log, "usage-years");
+    let bars = years.matches(", passed: ").count();
+    // 168 at most for the hours, one for the application, one for the code.
+    assert!((100..=170).contains(&bars), "{bars}");
+    assert!(years.contains("and 8800 more: see the CSV"));
+}
