@@ -91,6 +91,7 @@ fn columns(row: &Row) -> [String; 4] {
         ModelPlace::Path => "path",
         ModelPlace::Query => "query",
         ModelPlace::Body => "body",
+        ModelPlace::Earlier => "earlier",
         ModelPlace::Elsewhere => "unseen",
     };
     let method = format!("{:?}", row.method).to_uppercase();
