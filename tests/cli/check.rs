@@ -1,9 +1,11 @@
 //! `tollgate check`.
 
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
 use crate::common::{APP, AUDIENCE, TENANT};
-use crate::run::{file, in_repository, tollgate, with_input};
+use crate::run::{command, file, in_repository, tollgate, with_input};
 
 const BAD: &str = r#"{
   "issuers": [{
@@ -144,6 +146,54 @@ fn policies_are_found_in_what_gateways_are_configured_with() {
     let said = tollgate(&["check", &path]).ended(1);
     let place = "text.json:1 (config.configuration.value):9:37";
     assert!(said.contains(place), "{said}");
+}
+
+#[test]
+fn text_that_is_no_json_is_shown_in_the_file_that_holds_it() {
+    let text = block("{\n  \"issuers\": [],\n\n}", 8);
+    let yaml = format!(
+        "config:\n  vm_config: {{}}\n  configuration:\n      \"@type\": x/StringValue\n      value: |\n{text}"
+    );
+    let said = tollgate(&["check", &file("literal.yaml", &yaml)]).ended(1);
+    assert!(
+        said.contains("literal.yaml:9:9") && said.contains("trailing comma"),
+        "{said}"
+    );
+    // Folded and quoted text is shown as it reads.
+    for value in [
+        "\"{\\\"mode\\\": 7}\"",
+        "'{\"mode\": 7}'",
+        ">\n        {\"mode\":\n        7}",
+    ] {
+        let yaml = format!(
+            "config:\n  vm_config: {{}}\n  configuration:\n      \"@type\": x/StringValue\n      value: {value}\n"
+        );
+        let said = tollgate(&["check", &file("quoted.yaml", &yaml)]).ended(1);
+        assert!(
+            said.contains("(config.configuration.value):1:10"),
+            "{value}\n{said}"
+        );
+    }
+}
+
+#[test]
+fn a_policy_with_a_slip_in_every_name_is_one() {
+    let said = with_input(&["check", "-"], "{\"issuer\": []}").ended(1);
+    assert!(
+        said.contains("issuer: unknown key") && said.contains("did you mean \"issuers\"?"),
+        "{said}"
+    );
+}
+
+#[test]
+fn nothing_is_judged_good_when_nobody_listens() {
+    let path = file("nobody.json", BAD);
+    let mut child = command(&["check", &path])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stderr.take());
+    assert_ne!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]

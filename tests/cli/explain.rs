@@ -327,7 +327,8 @@ fn for_people_it_ends_with_the_answer() {
     let expected = r#"  1  API key          passed       none in headers api-key, ocp-apim-subscription-key, query api-key, subscription-key, WebSocket subprotocols
   2  public path      passed       /openai/models is none of 0 public paths
   3  credential       refused      no bearer token; no authorization header
-  4  token            not reached  "#;
+  4  token            not reached
+"#;
     assert!(ran.out.starts_with(expected), "{}", ran.out);
     let answer = r#"
 The answer:
@@ -357,7 +358,13 @@ fn tokens_come_from_files_the_environment_and_standard_input_and_never_from_argu
     assert!(out.contains("Allowed"));
     assert!(!out.contains(&token), "a token is shown");
     let mut run = command(&[&arguments[..], &["--token-env", "A_TOKEN"]].concat());
-    assert!(run.env("A_TOKEN", &token).status().unwrap().success());
+    assert!(
+        run.env("A_TOKEN", &token)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
     let missing = tollgate(&[&arguments[..], &["--token-env", "NO_SUCH_TOKEN"]].concat());
     assert!(
         missing

@@ -12,6 +12,7 @@
 mod common;
 
 mod check;
+mod documents;
 mod explain;
 mod import;
 mod roles;

@@ -343,17 +343,18 @@ impl Explained {
         let width = width.unwrap_or_default();
         for (number, step) in self.steps.iter().enumerate() {
             let style = step.outcome.style();
-            // Writing to a string cannot fail.
-            let _ = writeln!(
-                text,
+            let line = format!(
                 "{:>3}  {:width$}  {style}{:11}{style:#}  {}",
                 number.saturating_add(1),
                 step.name,
                 step.outcome.name(),
                 step.found
             );
+            text.push_str(line.trim_end());
+            text.push('\n');
         }
         for note in &self.notes {
+            // Writing to a string cannot fail.
             let _ = writeln!(text, "\nNote: {note}");
         }
         match &self.answer {

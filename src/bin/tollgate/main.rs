@@ -58,6 +58,20 @@ enum Command {
     Man(manual::Man),
 }
 
+impl Command {
+    /// Whether its exit code says more than that it wrote something.
+    fn judges(&self) -> bool {
+        match self {
+            Self::Check(_) | Self::Explain(_) | Self::Import(_) => true,
+            Self::Roles(_)
+            | Self::Operations(_)
+            | Self::Usage(_)
+            | Self::Completions(_)
+            | Self::Man(_) => false,
+        }
+    }
+}
+
 /// How a command ended, for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
@@ -93,8 +107,11 @@ fn main() -> ExitCode {
     match ended {
         Ok(Ended::Well) => ExitCode::SUCCESS,
         Ok(Ended::Badly) => ExitCode::from(1),
-        // Whoever reads has read enough, as `head` does.
-        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+        // Whoever reads has read enough, as `head` does. What was to be judged is not judged then.
+        Err(failure) if failure.is_broken_pipe() => match arguments.command.judges() {
+            true => ExitCode::from(2),
+            false => ExitCode::SUCCESS,
+        },
         Err(failure) => {
             // With nobody left to tell there is nobody to tell.
             let _ = report::failure(&failure, &mut err);

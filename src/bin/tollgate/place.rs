@@ -48,6 +48,19 @@ pub(crate) enum NoPolicy {
     Nowhere,
 }
 
+/// Members by which a configuration of Envoy or Kubernetes is known.
+const OF_GATEWAYS: [&str; 9] = [
+    "static_resources",
+    "staticResources",
+    "dynamic_resources",
+    "kind",
+    "resources",
+    "configs",
+    "http_filters",
+    "filter_chains",
+    "admin",
+];
+
 /// What a configuration is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
@@ -162,23 +175,29 @@ fn find(name: &str, text: &str) -> Result<Vec<Embedded>, Malformed> {
         },
         Format::Yaml => document::read_yaml(text)?,
     };
+    let whole = |root: &Located| Embedded {
+        path: None,
+        configuration: match format {
+            Format::Json => text.to_owned(),
+            Format::Yaml => root.to_value().to_json(),
+        },
+        read: Ok(root.clone()),
+        shown: Shown::File,
+    };
     if let [root] = roots.as_slice()
         && is_policy(root)
     {
-        let configuration = match format {
-            Format::Json => text.to_owned(),
-            Format::Yaml => root.to_value().to_json(),
-        };
-        return Ok(vec![Embedded {
-            path: None,
-            configuration,
-            read: Ok(root.clone()),
-            shown: Shown::File,
-        }]);
+        return Ok(vec![whole(root)]);
     }
     let mut found = Vec::new();
     for root in &roots {
         search(root, &mut String::new(), &mut found);
+    }
+    // A JSON object of something else may be a policy all the same, with a slip in every name.
+    if let (Format::Json, [], [root]) = (format, found.as_slice(), roots.as_slice())
+        && is_object(root)
+    {
+        return Ok(vec![whole(root)]);
     }
     // Beside other plugins, those that have a policy of this one.
     if found.len() > 1 {
@@ -204,18 +223,14 @@ fn format_of(name: &str, text: &str) -> Format {
 }
 
 fn is_policy(value: &Located) -> bool {
-    let is_envoy = [
-        "static_resources",
-        "kind",
-        "resources",
-        "configs",
-        "staticResources",
-    ]
-    .iter()
-    .any(|name| value.get(name).is_some());
-    let is_map = matches!(value.data, Data::Map(_));
     let has_any = OF_POLICY.iter().any(|name| value.get(name).is_some());
-    is_map && !is_envoy && (has_any || value.members().is_empty())
+    is_object(value) && (has_any || value.members().is_empty())
+}
+
+/// An object that is no configuration of a gateway.
+fn is_object(value: &Located) -> bool {
+    let is_map = matches!(value.data, Data::Map(_));
+    is_map && !OF_GATEWAYS.iter().any(|name| value.get(name).is_some())
 }
 
 /// The configuration of a plugin.

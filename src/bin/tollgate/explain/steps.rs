@@ -586,6 +586,13 @@ impl<'a> Facts<'a> {
                 }),
                 _,
             ) => "none is run".to_owned(),
+            (
+                Ok(Operation {
+                    model: ModelPlace::Earlier,
+                    ..
+                }),
+                _,
+            ) => "named by an earlier request".to_owned(),
             (_, Some(Ok(Some(model)))) => format!("the body names {model:?}"),
             (_, Some(Ok(None))) => "the body names none".to_owned(),
             (_, Some(Err(error))) => format!("the body: {error}"),

@@ -128,7 +128,8 @@ impl Sums {
     /// The duration in milliseconds below which so many percent of the calls stay.
     pub(super) fn percentile(&self, percent: f64) -> Option<u64> {
         let durations = self.durations.as_ref()?;
-        Some(durations.value_at_quantile(percent / 100.0))
+        let highest = durations.value_at_quantile(percent / 100.0);
+        Some(durations.lowest_equivalent(highest))
     }
 }
 
