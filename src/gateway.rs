@@ -176,6 +176,12 @@ enum Stop {
 }
 
 impl Pending {
+    /// Who asks, and for what as far as it is known.
+    #[must_use]
+    pub fn subject(&self) -> (&Claims, &Asked) {
+        (self.caller.claims(), &self.asked)
+    }
+
     fn new(caller: Caller, asked: Asked, operation: &Result<Operation<'_>, Unread>) -> Self {
         let place = reading::place(operation);
         Self {

@@ -252,6 +252,8 @@ pub struct RequestLine<'a> {
     pub end: Time,
     /// What became of it; `None` when it left before a decision.
     pub told: Option<&'a Told>,
+    /// Who asked for what, where it left before its body was all there.
+    pub undecided: Option<(&'a Claims, &'a Asked)>,
     /// The policy that decided.
     pub policy: &'a Policy,
     /// `:method`
@@ -284,11 +286,18 @@ impl RequestLine<'_> {
     }
 
     fn write(&self, line: &mut Vec<u8>) -> Result<(), serde_json::Error> {
-        let claims = self.told.and_then(|told| told.claims.as_deref());
-        let app = self.told.and_then(|told| told.app(self.policy));
+        let undecided = self.undecided;
+        let claims = match self.told {
+            Some(told) => told.claims.as_deref(),
+            None => undecided.map(|(claims, _)| claims),
+        };
+        let app = claims.map(|claims| self.policy.apps.find(claims.app_id));
         let name = app.zip(claims).map(|(app, claims)| app_name(app, claims));
         let duration = self.end.nanos().saturating_sub(self.time.nanos());
-        let asked = self.told.map(|told| &told.asked);
+        let asked = match self.told {
+            Some(told) => Some(&told.asked),
+            None => undecided.map(|(_, asked)| asked),
+        };
 
         let mut serializer = serde_json::Serializer::new(line);
         let mut map = serializer.serialize_map(None)?;

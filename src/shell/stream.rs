@@ -458,10 +458,12 @@ impl Stream {
         }
         let head = RequestHead::read(&self.headers, &plugin.policy);
         let client = abi::property("source\0address").ok();
+        let pending = take(&self.pending);
         let line = RequestLine {
             time: self.began,
             end: abi::now(),
             told: self.told.get(),
+            undecided: pending.as_ref().map(Pending::subject),
             policy: &plugin.policy,
             method: head.method,
             path: head.path,

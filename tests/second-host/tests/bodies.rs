@@ -119,3 +119,20 @@ fn trailers_end_a_body_too() {
         assert_eq!(told.field("outcome"), outcome, "{body:?}");
     }
 }
+
+#[test]
+fn a_caller_who_leaves_before_the_body_is_there_is_told_undecided() {
+    let process = Process::new();
+    let mut vm = Vm::start(&process, &narrowed());
+    let token = good(&process);
+    let stream = vm.request().path(V1_CHAT).bearer(&token).open();
+    vm.send_body(stream, br#"{"model":"gpt-4o","#, false);
+    let told = vm.finish(stream);
+    assert_eq!(told.field("outcome"), &Value::Null);
+    assert_eq!(told.field("app_id"), tollgate_second_host::APP_ONE);
+    let action = told.field("action").as_str().unwrap_or_default();
+    assert!(
+        action.ends_with("/deployments/chat/completions/action"),
+        "{action}"
+    );
+}
