@@ -367,6 +367,21 @@ fn what_has_no_counterpart_is_reported_with_its_line() {
             "counter-key is not understood",
         ),
         (
+            r#"<choose><when condition="@((string)context.Variables["app"] != "aaaaaaaa-0000-0000-0000-000000000001")"><validate-jwt /></when></choose>"#,
+            "error",
+            "validated under no condition",
+        ),
+        (
+            r#"<rate-limit-by-key calls="1" renewal-period="60" counter-key="@("tpm-" + ((Jwt)context.Variables["jwt"]).Claims["oid"].First())" />"#,
+            "warning",
+            "was counted by user or subscription",
+        ),
+        (
+            r#"<rate-limit-by-key calls="1" renewal-period="60" counter-key="@((string)context.Variables["app"] + context.Api.Id)" />"#,
+            "warning",
+            "was counted by application and more",
+        ),
+        (
             r#"<rate-limit-by-key calls="1" renewal-period="60" counter-key="@(context.Subscription.Id)" />"#,
             "warning",
             "was counted by user or subscription",

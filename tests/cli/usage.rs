@@ -227,7 +227,7 @@ fn a_reader_that_has_enough_ends_it_quietly() {
     }
 }
 
-/// 200 MB of lines, every one of another application, deployment and hour, under a bound of memory.
+/// 100 MB of lines, every one of another application, deployment and hour, under a bound of memory.
 #[test]
 fn memory_is_bounded_however_long_the_log_is() {
     let run = format!(
@@ -243,7 +243,7 @@ fn memory_is_bounded_however_long_the_log_is() {
         .unwrap();
     let mut input = std::io::BufWriter::new(child.stdin.take().unwrap());
     let padding = "p".repeat(700);
-    let lines = 250_000;
+    let lines = 120_000;
     let writer = std::thread::spawn(move || {
         for index in 0..lines {
             let (year, month, hour) = (1000 + index / 288, index / 24 % 12 + 1, index % 24);

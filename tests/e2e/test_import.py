@@ -105,6 +105,28 @@ def test_a_denied_call_takes_no_place(start_gateway, stand_ins):
     assert gateway.chat(stand_ins.entra.mint(APP_BATCH)).status == 200
 
 
+def test_tokens_quotas_and_listed_applications(start_gateway, stand_ins):
+    """Two applications may call: 40 tokens a minute for each, and two calls a day for `chat`."""
+    gateway = start_gateway(stand_ins, imported("token-limits", stand_ins))
+    assert gateway.chat(stand_ins.entra.mint(APP_OTHER)).status == 401
+
+    # The call that goes over the limit passes, and the next one does not.
+    batch = stand_ins.entra.mint(APP_BATCH)
+    used = []
+    while (answer := gateway.chat(batch)).status == 200:
+        used.append(answer.json["usage"]["total_tokens"])
+        assert len(used) < 20
+    assert sum(used[:-1]) < 40 <= sum(used)
+    assert answer.status == 429 and 0 < int(answer.header("retry-after")) <= 61
+    assert answer.json["message"].startswith("Token limit is exceeded. Try again in ")
+
+    chat = stand_ins.entra.mint(APP_CHAT, version=2)
+    assert [gateway.chat(chat).status for _ in range(2)] == [200, 200]
+    refused = gateway.chat(chat)
+    assert (refused.status, refused.json["statusCode"]) == (403, 403)
+    assert refused.json["message"].startswith("Out of call volume quota.")
+
+
 def test_envoy_takes_the_pieces(directory, sample):
     """What the policy needs of Envoy is a configuration that Envoy accepts, in place of the shipped clusters."""
     directory.mkdir(parents=True, exist_ok=True)

@@ -114,12 +114,16 @@ pub(crate) fn run(arguments: &Arguments, streams: Streams<'_>) -> Result<Ended, 
     if let Some(path) = &arguments.envoy {
         input::write(path, &imported.envoy)?;
     }
-    let how = match losses {
-        0 => "as it is".to_owned(),
-        _ => format!("{losses} places change their meaning"),
-    };
-    writeln!(streams.err, "{name}: taken over, {how}")?;
+    writeln!(streams.err, "{name}: taken over, {}", told(losses))?;
     Ok(Ended::Well)
+}
+
+fn told(losses: usize) -> String {
+    match losses {
+        0 => "as it is".to_owned(),
+        1 => "1 place changes its meaning".to_owned(),
+        several => format!("{several} places change their meaning"),
+    }
 }
 
 impl Imported {

@@ -190,3 +190,59 @@ fn several(count: usize, what: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {what}{plural}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENVOY: &str = include_str!("../../../envoy/envoy.yaml");
+    const POLICY: &str = include_str!("../../../tests/cli/samples/policy.json");
+
+    /// Whatever is cut out, doubled or put in, every finding stands somewhere in the text.
+    #[test]
+    fn damaged_files_are_checked_or_refused_and_nothing_else() {
+        let pieces = [
+            "\"", "{", "}", "[", "]", ":", "\n", "  ", "é", "- ", "&a", "*a", "|", "null", "7",
+            "\\",
+        ];
+        let mut state: u64 = 5;
+        let mut next = |below: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            usize::try_from(state >> 33).unwrap() % below
+        };
+        let mut found = 0;
+        for round in 0..1_000 {
+            let (name, sample) = [("a.yaml", ENVOY), ("a.json", POLICY), ("a", POLICY)][round % 3];
+            let mut text = sample.to_owned();
+            for _ in 0..=next(3) {
+                let start = next(text.len());
+                let end = (start + next(12)).min(text.len());
+                if text.is_char_boundary(start) && text.is_char_boundary(end) {
+                    text.replace_range(start..end, pieces[next(pieces.len())]);
+                }
+            }
+            let Ok(file) = PolicyFile::read(name.to_owned(), text) else {
+                continue;
+            };
+            for embedded in &file.policies {
+                let checked = check(embedded);
+                let shown = file.shown(embedded);
+                for finding in &checked.findings {
+                    found += 1;
+                    assert!(
+                        finding.span.start <= shown.text.len(),
+                        "{finding:?}\n{}",
+                        shown.text
+                    );
+                }
+                report::findings(shown, &checked.findings, &mut Vec::new()).unwrap();
+                if let Some(policy) = &checked.policy {
+                    effective::print(embedded, policy);
+                }
+            }
+        }
+        assert!(found > 500, "{found}");
+    }
+}

@@ -2,7 +2,11 @@
 //! request logs summed up. For people; the module has none of it.
 #![cfg_attr(
     test,
-    allow(clippy::string_slice, reason = "tests compute on their own constants")
+    allow(
+        clippy::arithmetic_side_effects,
+        clippy::string_slice,
+        reason = "tests compute on their own constants"
+    )
 )]
 
 mod apim;

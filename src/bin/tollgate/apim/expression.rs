@@ -588,20 +588,15 @@ fn value(expression: &Expression, status: i64) -> Option<i64> {
     }
 }
 
-/// Whether an expression names what the caller is counted by, anywhere in it.
-pub(super) fn mentions_app(expression: &Expression, variables: &Variables) -> bool {
-    if meaning(expression, variables) == Meaning::App {
-        return true;
+/// What the parts of a key stand for, without the texts that are the same for all: `"tpm-" + appid` is
+/// as good as the application alone.
+pub(super) fn parts(key: &Expression, variables: &Variables) -> Vec<Meaning> {
+    if let Expression::Binary("+", left, right) = key {
+        return [parts(left, variables), parts(right, variables)].concat();
     }
-    match expression {
-        Expression::Binary(_, left, right) => {
-            mentions_app(left, variables) || mentions_app(right, variables)
-        }
-        Expression::Call(of, arguments) => {
-            mentions_app(of, variables) || arguments.iter().any(|one| mentions_app(one, variables))
-        }
-        Expression::Member(of, _) | Expression::Not(of) => mentions_app(of, variables),
-        _ => false,
+    match meaning(key, variables) {
+        Meaning::Text(_) => Vec::new(),
+        found => vec![found],
     }
 }
 
@@ -667,6 +662,20 @@ mod tests {
         ] {
             assert_eq!(means(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn keys_are_known_by_their_parts() {
+        let parts = |text| parts(&read(text).unwrap(), &variables());
+        assert_eq!(
+            parts(r#"@("tpm-" + (string)context.Variables["appId"] + "-x")"#),
+            [Meaning::App]
+        );
+        assert_eq!(parts(r#"@("all" + "-" + "of-them")"#), []);
+        assert_eq!(
+            parts(r#"@((string)context.Variables["appId"] + context.Request.IpAddress)"#),
+            [Meaning::App, Meaning::Address]
+        );
     }
 
     #[test]

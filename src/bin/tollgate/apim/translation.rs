@@ -598,6 +598,11 @@ impl Translation<'_> {
         for node in elements(branch) {
             let found = match node.tag_name().name() {
                 "return-response" => self.return_response(node),
+                "validate-jwt" | "validate-azure-ad-token" => {
+                    let remedy = "validate the token before, and for everybody";
+                    self.lost(node, "tokens are validated under no condition here", remedy);
+                    None
+                }
                 _ => self.effect(node, scope),
             };
             if let Some(found) = found {
@@ -924,39 +929,28 @@ impl Translation<'_> {
             );
             return false;
         };
-        match expression::meaning(&key, &self.variables) {
-            Meaning::App => true,
-            Meaning::Text(_) if scope == Scope::One => true,
-            Meaning::Text(_) => {
-                self.changed(
-                    node,
-                    "was counted for all together, and now for each application",
-                    "",
-                );
-                true
-            }
-            Meaning::Subscriber | Meaning::Claim(_) => {
-                self.changed(
-                    node,
-                    "was counted by user or subscription, and now for each application",
-                    "",
-                );
-                true
-            }
-            _ if expression::mentions_app(&key, &self.variables) => {
-                self.changed(
-                    node,
-                    "was counted by application and more, and now for each application",
-                    "",
-                );
-                true
-            }
-            _ => {
-                let problem = "is counted by something else than the caller's application, so there is no limit";
-                self.lost(node, problem, "use Envoy's local_ratelimit filter");
-                false
-            }
-        }
+        let parts = expression::parts(&key, &self.variables);
+        let is_app = |part: &Meaning| *part == Meaning::App;
+        let is_caller = |part: &Meaning| matches!(part, Meaning::Subscriber | Meaning::Claim(_));
+        let before = if parts.is_empty() && scope == Scope::One {
+            return true;
+        } else if parts.is_empty() {
+            "for all together"
+        } else if parts.iter().all(is_app) {
+            return true;
+        } else if parts.iter().any(is_app) {
+            "by application and more"
+        } else if parts.iter().all(is_caller) {
+            "by user or subscription"
+        } else {
+            let problem =
+                "is counted by something else than the caller's application, so there is no limit";
+            self.lost(node, problem, "use Envoy's local_ratelimit filter");
+            return false;
+        };
+        let problem = format!("was counted {before}, and now for each application");
+        self.changed(node, &problem, "");
+        true
     }
 
     fn limit(&mut self, node: Node<'_, '_>, what: &str, amount: u64, per: String) -> Vec<Value> {
@@ -1045,5 +1039,60 @@ fn source(meaning: &Meaning) -> Option<String> {
             other => format!("claim.{other}"),
         }),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = include_str!("../../../../tests/cli/samples/limits-per-application.xml");
+
+    /// Whatever is cut out, doubled or put in: an answer, and places within the text.
+    #[test]
+    fn damaged_policies_are_refused_or_taken_and_nothing_else() {
+        let values: HashMap<String, String> = ["tenant-id", "app-batch", "app-chat"]
+            .map(|name| {
+                (
+                    name.to_owned(),
+                    "11111111-2222-3333-4444-555555555555".to_owned(),
+                )
+            })
+            .into();
+        let pieces = [
+            "\"", "<", "@(", ")", "{{", "}}", "é", "<when>", "&", "0", "-1", "<!--", "||",
+        ];
+        let mut state: u64 = 11;
+        let mut next = |below: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            usize::try_from(state >> 33).unwrap() % below
+        };
+        let (mut taken, mut refused) = (0, 0);
+        for _ in 0..1_500 {
+            let mut text = SAMPLE.to_owned();
+            for _ in 0..=next(3) {
+                let start = next(text.len());
+                let end = (start + next(40)).min(text.len());
+                if text.is_char_boundary(start) && text.is_char_boundary(end) {
+                    text.replace_range(start..end, pieces[next(pieces.len())]);
+                }
+            }
+            let findings = match import(&text, &values) {
+                Ok(imported) => {
+                    taken += 1;
+                    imported.findings
+                }
+                Err(findings) => {
+                    refused += 1;
+                    findings
+                }
+            };
+            for finding in findings {
+                assert!(finding.span.start <= text.len(), "{finding:?}\n{text}");
+            }
+        }
+        assert!(taken > 100 && refused > 100, "{taken} {refused}");
     }
 }

@@ -20,6 +20,8 @@ impl Escaped {
             text: String::with_capacity(raw.len()),
             steps: Vec::new(),
         };
+        let emptied = without_comments(raw);
+        let raw = emptied.as_str();
         let mut rest = raw;
         while let Some((end, expression)) = next_expression(rest) {
             let (before, after) = rest.split_at_checked(end).unwrap_or((rest, ""));
@@ -64,6 +66,26 @@ impl Escaped {
         let next = self.steps.get(after).map(|(_, original)| *original);
         next.map_or(shifted, |next| shifted.min(next))
     }
+}
+
+/// The same text with spaces for what comments hold, byte for byte.
+fn without_comments(raw: &str) -> String {
+    const OPEN: &str = "<!--";
+    let mut text = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some((before, comment)) = rest.split_once(OPEN) {
+        let Some((inner, after)) = comment.split_once("-->") else {
+            break;
+        };
+        text.push_str(before);
+        text.push_str(OPEN);
+        let blank = |byte| if byte == b'\n' { '\n' } else { ' ' };
+        text.extend(inner.bytes().map(blank));
+        text.push_str("-->");
+        rest = after;
+    }
+    text.push_str(rest);
+    text
 }
 
 /// Why XML cannot be read, in the original text.
@@ -230,6 +252,7 @@ mod tests {
             (r#"<a b="@("a)\"b")"/>"#, r#"@("a)\"b")"#),
             (r#"<a b="@(@"c:\"")")"/>"#, r#"@(@"c:\"")")"#),
             (r#"<a b="x@(y)"/>"#, "x@(y)"),
+            (r#"<!-- é -- @(" <a --><a b="@("<")"/>"#, r#"@("<")"#),
             (r#"<a b="@("/>"#, "@("),
         ] {
             let escaped = Escaped::new(raw);
