@@ -453,6 +453,14 @@ fn without_keys_it_is_not_decided() {
         said.contains("key              undecided") && said.contains("--keys FILE"),
         "{said}"
     );
+    let mut report = fetched("https://login.microsoftonline.com");
+    report["mode"] = "report".into();
+    let report = file("explain-report.json", &report.to_string());
+    let said = tollgate(&[&["explain", &report], &arguments[2..]].concat()).ended(2);
+    assert!(
+        said.contains("undecided") && !said.contains("Allowed"),
+        "{said}"
+    );
     let keys = file("keys.json", &json!({ "keys": [SIGNER.jwk()] }).to_string());
     tollgate(&[&arguments[..], &["--keys", &keys]].concat()).well();
     let said = tollgate(&[&arguments[..], &["--keys", &path]].concat()).ended(2);

@@ -39,7 +39,8 @@ enum From {
 #[command(after_help = "\
 Examples:
   tollgate import apim policy.xml > policy.json
-  tollgate import apim policy.xml --named-values values.json --strict --output policy.json --envoy pieces.yaml
+  tollgate import apim policy.xml --named-values values.json --strict \\
+    --output policy.json --envoy pieces.yaml
   az apim nv list -g group --service-name apim > values.json
 
 Exit codes: 0 taken over, 1 with --strict: not without losses, 2 not at all.")]

@@ -35,9 +35,11 @@ use steps::{Asked, Outcome, Step};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  az account get-access-token --resource https://cognitiveservices.azure.com --query accessToken -o tsv |
-    tollgate explain policy.json --fetch --token-file - --path '/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21'
-  tollgate explain policy.json --keys jwks.json --token-env TOKEN --at issued --path /openai/v1/responses --body body.json
+  az account get-access-token --resource https://cognitiveservices.azure.com -o tsv \\
+    --query accessToken | tollgate explain policy.json --fetch --token-file - \\
+    --path '/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21'
+  tollgate explain policy.json --keys jwks.json --token-env TOKEN --at issued \\
+    --path /openai/v1/responses --body body.json
   tollgate explain policy.json --header api-key --path /openai/models --method GET
   tollgate explain --log line.json
 
@@ -318,6 +320,7 @@ fn explain(
         model = Some(reader.model().map(|name| name.map(str::to_owned)));
     }
     let asked = Asked {
+        has_keys: arguments.fetch,
         policy: &policy,
         headers: &request.headers,
         model,

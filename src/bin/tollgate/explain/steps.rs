@@ -22,6 +22,8 @@ use tollgate::usage::BodyError;
 
 /// What is explained.
 pub(super) struct Asked<'a> {
+    /// Whether the keys that are fetched were.
+    pub(super) has_keys: bool,
     pub(super) policy: &'a Policy,
     pub(super) headers: &'a HeaderMap,
     /// The model that the body names, where the body decided.
@@ -125,6 +127,12 @@ enum End<'a> {
 pub(super) fn steps(asked: &Asked<'_>, verdict: &Verdict) -> Vec<Step> {
     let facts = Facts::read(asked, claims(verdict));
     let end = match verdict {
+        // In report mode nothing waits for keys.
+        Verdict::Allow(allow)
+            if !asked.has_keys && matches!(allow.would_refuse, Some(Refusal::Keys { .. })) =>
+        {
+            End::Keys
+        }
         Verdict::Refuse(refused) => End::Refused(&refused.refusal),
         Verdict::Wait { .. } | Verdict::Read(_) => End::Keys,
         Verdict::Allow(allow) => match (&allow.would_refuse, &allow.claims) {

@@ -1,6 +1,11 @@
-"""The page of `tollgate usage` in a real browser. Debian has one in the package chromium."""
+"""`tollgate usage` where people meet it: its page in a real browser, its progress on a terminal.
+
+Debian has a browser in the package chromium.
+"""
 
 import json
+import os
+import pty
 import random
 import shutil
 import subprocess
@@ -12,7 +17,7 @@ from .harness.processes import cli_binary
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 
-pytestmark = pytest.mark.skipif(not BROWSER, reason="NOT CHECKED: the usage page; no chromium is installed")
+needs_browser = pytest.mark.skipif(not BROWSER, reason="NOT CHECKED: the usage page; no chromium is installed")
 
 # What a reader would see, measured: bars with a size inside of their chart, nothing wider than the window, and
 # what the page asked the network for.
@@ -84,6 +89,7 @@ def page(module_directory) -> Path:
     return page
 
 
+@needs_browser
 @pytest.mark.parametrize("width", [1200, 500])
 def test_the_charts_are_seen_without_a_network(page, directory, width):
     directory.mkdir(parents=True, exist_ok=True)
@@ -106,6 +112,7 @@ def test_the_charts_are_seen_without_a_network(page, directory, width):
     assert measured["scripts"] == 1
 
 
+@needs_browser
 def test_the_page_runs_no_script(page, directory):
     """Not even one that somebody would slip in."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -115,3 +122,36 @@ def test_the_page_runs_no_script(page, directory):
     document = browse(copy, directory, 1200)
     assert "Usage of Azure OpenAI" in document
     assert 'data-ran="yes"' not in document
+
+
+def on_terminal(command: list[str]) -> str:
+    """What a command writes to a terminal."""
+    ours, its = pty.openpty()
+    child = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env={**os.environ, "TERM": "xterm"})
+    os.close(its)
+    written = b""
+    try:
+        while piece := os.read(ours, 65536):
+            written += piece
+    except OSError:  # Linux says so when the other end is closed.
+        pass
+    os.close(ours)
+    assert child.wait(60) == 0, written
+    return written.decode()
+
+
+def test_a_long_log_shows_its_progress_on_a_terminal(directory):
+    directory.mkdir(parents=True, exist_ok=True)
+    short, long = directory / "short.log", directory / "long.log"
+    write_log(short)
+    with long.open("wb") as log:
+        for _ in range(40):
+            log.write(short.read_bytes())
+    command = [str(cli_binary()), "usage", "--by", "code"]
+    seen = on_terminal([*command, str(long)])
+    assert " left" in seen and "/s" in seen
+    assert "RateLimitExceeded" in seen
+    # Nobody waits for a short one, and no file is to hold a bar.
+    assert " left" not in on_terminal([*command, str(short)])
+    done = subprocess.run([*command, str(long)], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
