@@ -119,6 +119,10 @@ fmt: $(RUST) ## Format the Rust sources
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path tests/rate-limit-service/Cargo.toml
 
+.PHONY: schema
+schema: $(RUST) ## Write docs/policy.schema.json anew, from the parser's tests and docs/configuration.md
+	@source $(RUST); WRITE_SCHEMA=1 cargo test --locked --lib --quiet the_committed_schema_is_this_one
+
 .PHONY: doc
 doc: $(RUST) ## Build the API documentation, for the host and for wasm32
 	source $(RUST); RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
