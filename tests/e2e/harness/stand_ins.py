@@ -13,9 +13,16 @@ FIXED_PORTS = {"entra-http": 9101, "entra-https": 9102, "openai": 9103}
 
 
 class StandIns:
-    """Running stand-ins. Ports are chosen by the system unless `ports` names them."""
+    """Running stand-ins. Ports are chosen by the system unless `ports` names them. With `tls` Azure OpenAI
+    has a listener for TLS too."""
 
-    def __init__(self, directory: Path, ports: dict[str, int] | None = None, public_url: str | None = None):
+    def __init__(
+        self,
+        directory: Path,
+        ports: dict[str, int] | None = None,
+        public_url: str | None = None,
+        tls: bool = False,
+    ):
         directory.mkdir(parents=True, exist_ok=True)
         self.tls_dir = directory / "tls"
         arguments = [processes.stand_ins_binary(), "--exit-with-stdin", "--tls-dir", self.tls_dir]
@@ -24,6 +31,8 @@ class StandIns:
             if port:
                 processes.check_port_free(port, f"the stand-in {name}")
             arguments += [f"--{name}", f"127.0.0.1:{port}"]
+        if tls:
+            arguments += ["--openai-https", "127.0.0.1:0"]
         if public_url:
             arguments += ["--public-url", public_url]
         self.log = directory / "stand-ins.log"

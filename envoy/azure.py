@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""Prints Envoy's configuration for a real tenant and a real Azure OpenAI resource, made of envoy/azure.yaml
+and the environment:
+
+  AZURE_TENANT_ID         the tenant whose tokens count: its GUID
+  AZURE_OPENAI_RESOURCE   the resource's name: my-resource of https://my-resource.openai.azure.com
+  AZURE_OPENAI_DOMAIN     openai.azure.com; openai.azure.us for Azure Government
+  AZURE_AUTHORITY_HOST    https://login.microsoftonline.com; https://login.microsoftonline.us
+  TOLLGATE_POLICY         file with the policy; envoy/azure.json
+  TOLLGATE_MODULE         the module; dist/tollgate.wasm
+  TOLLGATE_LISTEN         127.0.0.1:10000
+  SSL_CERT_FILE           certificates of the trusted CAs; the system's
+
+The first two have no default. A policy may name ${AZURE_TENANT_ID} and ${AZURE_AUTHORITY_HOST} too.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+# Debian and Alpine, Fedora, SUSE, macOS.
+SYSTEM_CAS = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+
+LABEL = "[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?"
+HOST = rf"{LABEL}(?:\.{LABEL})+"
+
+# What a variable looks like, in a regular expression and in words.
+FORMS = {
+    "AZURE_TENANT_ID": (
+        "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+        "the tenant's GUID; `az account show --query tenantId` prints it",
+    ),
+    "AZURE_OPENAI_RESOURCE": (LABEL, "the resource's name alone, such as my-resource"),
+    "AZURE_OPENAI_DOMAIN": (HOST, "a domain, such as openai.azure.com"),
+    "AZURE_AUTHORITY_HOST": (rf"https://{HOST}/?", "a host with https://, such as https://login.microsoftonline.com"),
+    "TOLLGATE_LISTEN": (r"[0-9.]{7,15}:[0-9]{1,5}", "an IPv4 address and a port, such as 127.0.0.1:10000"),
+}
+
+DEFAULTS = {
+    "AZURE_OPENAI_DOMAIN": "openai.azure.com",
+    "AZURE_AUTHORITY_HOST": "https://login.microsoftonline.com",
+    "TOLLGATE_POLICY": str(HERE / "azure.json"),
+    "TOLLGATE_MODULE": "dist/tollgate.wasm",
+    "TOLLGATE_LISTEN": "127.0.0.1:10000",
+}
+
+
+class Wrong(Exception):
+    """What is wrong with the environment, a sentence for each."""
+
+    def __init__(self, *problems: str):
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables with their defaults, each of the form that it should have."""
+    given = {**DEFAULTS, **{name: value for name, value in environment.items() if value}}
+    problems = []
+    for name, (form, words) in FORMS.items():
+        if name not in given:
+            problems.append(f"{name} is not set: {words}")
+        elif not re.fullmatch(form, given[name], re.IGNORECASE):
+            problems.append(f"{name} is {given[name]!r}: write {words}")
+    if "SSL_CERT_FILE" not in given:
+        found = next((path for path in SYSTEM_CAS if Path(path).is_file()), None)
+        if not found:
+            problems.append("SSL_CERT_FILE is not set, and no CA certificates are where systems keep them")
+        given["SSL_CERT_FILE"] = found or ""
+    for name in ("TOLLGATE_POLICY", "TOLLGATE_MODULE", "SSL_CERT_FILE"):
+        if given[name] and not Path(given[name]).is_file():
+            problems.append(f"{name}: {given[name]} is no file")
+    if problems:
+        raise Wrong(*problems)
+    return given
+
+
+def placeholders(given: dict[str, str]) -> dict[str, str]:
+    """What stands for each placeholder of envoy/azure.yaml."""
+    authority = given["AZURE_AUTHORITY_HOST"].rstrip("/").lower()
+    address, _, port = given["TOLLGATE_LISTEN"].rpartition(":")
+    for_policy = {"AZURE_TENANT_ID": given["AZURE_TENANT_ID"], "AZURE_AUTHORITY_HOST": authority}
+    policy = replace(Path(given["TOLLGATE_POLICY"]).read_text(), for_policy, given["TOLLGATE_POLICY"])
+    try:
+        json.loads(policy)
+    except ValueError as error:
+        raise Wrong(f"TOLLGATE_POLICY: {given['TOLLGATE_POLICY']} is not JSON: {error}") from None
+    return {
+        "ENTRA_HOST": authority.removeprefix("https://"),
+        "AZURE_OPENAI_HOST": f"{given['AZURE_OPENAI_RESOURCE']}.{given['AZURE_OPENAI_DOMAIN']}".lower(),
+        "TOLLGATE_ADDRESS": address,
+        "TOLLGATE_PORT": port,
+        "TOLLGATE_MODULE": given["TOLLGATE_MODULE"],
+        "SSL_CERT_FILE": given["SSL_CERT_FILE"],
+        # As it stands in its file: the module checks it.
+        "POLICY": policy,
+    }
+
+
+def replace(text: str, values: dict[str, str], where: str) -> str:
+    """The text with every ${NAME} replaced. They all stand in double quotes, where YAML reads what JSON does."""
+    unknown = sorted({name for name in re.findall(r"\$\{(.*?)\}", text) if name not in values})
+    if unknown:
+        raise Wrong(f"{where} names ${{{unknown[0]}}}; known here are {', '.join(sorted(values))}")
+    return re.sub(r"\$\{(.*?)\}", lambda found: json.dumps(values[found[1]])[1:-1], text)
+
+
+def render(environment: Mapping[str, str]) -> str:
+    """The configuration, as text."""
+    template = HERE / "azure.yaml"
+    lines = template.read_text().splitlines(keepends=True)
+    values = placeholders(settings(environment))
+    return "".join(line if line.lstrip().startswith("#") else replace(line, values, template.name) for line in lines)
+
+
+def main() -> int:
+    if sys.argv[1:]:
+        print(__doc__)
+        return 0 if sys.argv[1:] in (["-h"], ["--help"]) else 2
+    try:
+        sys.stdout.write(render(os.environ))
+        return 0
+    except Wrong as wrong:
+        print("envoy/azure.py cannot write a configuration:", *wrong.problems, sep="\n  ", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
