@@ -422,11 +422,7 @@ impl Translation<'_> {
                 .attribute(node, "failed-validation-error-message")
                 .filter(|text| !text.is_empty()),
         };
-        if !self.draft.issuers.is_empty() && answered != self.draft.unauthenticated {
-            self.changed(node, "there is one answer for bad tokens, the first", "");
-        } else {
-            self.draft.unauthenticated = answered;
-        }
+        self.draft.unauthenticated = answered;
         Trust::default()
     }
 
@@ -510,6 +506,13 @@ impl Translation<'_> {
     }
 
     fn trust(&mut self, node: Node<'_, '_>, mut trust: Trust) {
+        if !self.draft.issuers.is_empty() {
+            // Each had to pass there; here any of several issuers is enough.
+            self.fatal = true;
+            let remedy = "make one validation of them, which asks for all that they ask for";
+            self.lost(node, "a token is validated once here", remedy);
+            return;
+        }
         if trust.audiences.is_empty() {
             let problem = "any audience was good; now it has to be that of Azure OpenAI";
             let remedy = "add <audiences> with the audiences of your callers' tokens";
@@ -529,7 +532,7 @@ impl Translation<'_> {
         for one in untaken {
             self.lost(node, &format!("{}: {}", one.what, one.why), &one.remedy);
         }
-        if self.draft.issuers.is_empty() && !self.draft.strips_keys {
+        if !self.draft.strips_keys {
             self.note(
                 node,
                 "requests with an API key are refused, also beside a good token",
@@ -694,7 +697,7 @@ impl Translation<'_> {
             .attribute(node, "name")
             .unwrap_or_default()
             .to_ascii_lowercase();
-        let is_key = name.contains("key");
+        let is_key = name.ends_with("key");
         if name == "authorization" && elements(node).next().is_none() {
             return;
         }
