@@ -176,6 +176,36 @@ fn text_that_is_no_json_is_shown_in_the_file_that_holds_it() {
     }
 }
 
+/// A generated policy may be one line of megabytes: places are told all the same.
+#[test]
+fn a_line_of_megabytes_is_shown_in_pieces() {
+    let app = |index: usize| {
+        let per = if index.is_multiple_of(1_000) {
+            json!(60)
+        } else {
+            json!("60s")
+        };
+        json!({ "app_id": format!("aaaaaaaa-0000-0000-0000-{index:012}"), "limits": [{ "calls": 1, "per": per }] })
+    };
+    let apps: Vec<Value> = (0..20_000).map(app).collect();
+    let text = good(&json!({ "apps": apps }));
+    let text = serde_json::from_str::<Value>(&text).unwrap().to_string();
+    let said = tollgate(&["check", &file("one-line.json", &text)]).ended(1);
+    assert!(
+        said.ends_with("20 errors\n"),
+        "{}",
+        &said[said.len() - 300..]
+    );
+    for (at, _) in text.match_indices("\"per\":60}") {
+        let column = at + "\"per\":".len() + 1;
+        assert!(
+            said.contains(&format!("one-line.json:1:{column}\n")),
+            "{column}"
+        );
+    }
+    assert!(said.lines().all(|line| line.len() < 400));
+}
+
 #[test]
 fn a_policy_with_a_slip_in_every_name_is_one() {
     let said = with_input(&["check", "-"], "{\"issuer\": []}").ended(1);

@@ -522,6 +522,12 @@ fn no_policy_comes_of_what_lets_everybody_in_or_is_not_known() {
             "<policies><inbound><base /></inbound></policies>",
             "no policy says whose tokens are good",
         ),
+        (
+            &*inbound(&format!(
+                "<validate-azure-ad-token tenant-id=\"{TENANT}\" />"
+            )),
+            "a token is validated once here",
+        ),
         ("<policies><inbound>", "not valid XML"),
         ("", "not valid XML"),
         ("<html />", "no policy"),

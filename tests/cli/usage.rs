@@ -194,6 +194,11 @@ fn whatever_is_in_a_log_it_is_read_to_its_end() {
         );
         assert_eq!(ran.code, 0);
     }
+    let said = tollgate(&["usage", &file("usage.log.gz", b"\x1f\x8b\x08\0")]).ended(2);
+    assert!(
+        said.contains("is compressed") && said.contains("zcat "),
+        "{said}"
+    );
     assert!(
         tollgate(&["usage", "no/such.log"])
             .ended(2)

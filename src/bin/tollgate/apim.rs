@@ -2,6 +2,7 @@
 
 mod draft;
 mod expression;
+mod meaning;
 mod pieces;
 mod tokens;
 mod translation;

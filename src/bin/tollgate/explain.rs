@@ -1,6 +1,7 @@
 //! `tollgate explain`: how a decision comes about.
 
 mod codes;
+mod facts;
 mod keys;
 mod steps;
 

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::ops::Range;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -60,21 +60,69 @@ impl Severity {
 pub(crate) fn findings(text: Text<'_>, findings: &[Finding], to: &mut dyn Write) -> io::Result<()> {
     let renderer = Renderer::styled();
     for finding in findings {
-        let span = clamp(&finding.span, text.text);
-        let snippet = Snippet::source(text.text)
-            .path(text.name)
-            .annotation(AnnotationKind::Primary.span(span));
-        let mut group = finding
-            .severity
-            .level()
-            .primary_title(finding.problem.as_str())
-            .element(snippet);
+        let excerpt = Excerpt::new(text.text, &finding.span);
+        let title = finding.severity.level();
+        let title = title.primary_title(finding.problem.as_str());
+        let mut snippet = Snippet::source(excerpt.text)
+            .line_start(excerpt.line)
+            .annotation(AnnotationKind::Primary.span(excerpt.span));
+        let mut group = Group::with_title(title);
+        if excerpt.is_cut {
+            // The columns of a piece are not those of the file.
+            let origin = Origin::path(text.name).line(excerpt.line);
+            group = group.element(origin.char_column(excerpt.column));
+        } else {
+            snippet = snippet.path(text.name);
+        }
+        group = group.element(snippet);
         if !finding.remedy.is_empty() {
             group = group.element(Level::HELP.message(finding.remedy.as_str()));
         }
         writeln!(to, "{}\n", renderer.render(&[group]))?;
     }
     Ok(())
+}
+
+/// The line of a finding, or a piece of it where the line is long: a generated policy may be one line
+/// of megabytes.
+struct Excerpt<'a> {
+    text: &'a str,
+    /// The finding, in the excerpt.
+    span: Range<usize>,
+    /// Where it begins in the file, both from 1; columns count characters.
+    line: usize,
+    column: usize,
+    /// It does not begin where the line does.
+    is_cut: bool,
+}
+
+impl<'a> Excerpt<'a> {
+    /// Bytes shown before a finding, and from its begin on.
+    const BEFORE: usize = 120;
+    const AFTER: usize = 400;
+
+    fn new(text: &'a str, span: &Range<usize>) -> Self {
+        let span = clamp(span, text);
+        let (line, column) = position(text, span.start);
+        let before = text.get(..span.start).unwrap_or_default();
+        let line_start = before.rfind('\n').map_or(0, |end| end.saturating_add(1));
+        let after = text.get(span.start..).unwrap_or_default();
+        let length = after.find('\n').unwrap_or(after.len());
+        let line_end = span.start.saturating_add(length);
+        let start = floor(
+            text,
+            line_start.max(span.start.saturating_sub(Self::BEFORE)),
+        );
+        let end = floor(text, line_end.min(span.start.saturating_add(Self::AFTER)));
+        let shift = |at: usize| at.min(end).saturating_sub(start);
+        Self {
+            text: text.get(start..end).unwrap_or_default(),
+            span: shift(span.start)..shift(span.end),
+            line,
+            column,
+            is_cut: start > line_start,
+        }
+    }
 }
 
 /// Findings for machines.
@@ -108,18 +156,19 @@ pub(crate) fn position(text: &str, offset: usize) -> (usize, usize) {
     (line, column.saturating_add(1))
 }
 
-/// A span on whole characters, at least one wide where there is one.
+/// A span on whole characters, within one line: the first.
 fn clamp(span: &Range<usize>, text: &str) -> Range<usize> {
-    let floor = |mut at: usize| {
-        at = at.min(text.len());
-        while !text.is_char_boundary(at) {
-            at = at.saturating_sub(1);
-        }
-        at
-    };
-    let (start, end) = (floor(span.start), floor(span.end));
-    // One line is enough: the first.
+    let (start, end) = (floor(text, span.start), floor(text, span.end));
     let first = text.get(start..end).unwrap_or_default();
     let width = first.find('\n').unwrap_or(first.len());
     start..start.saturating_add(width)
+}
+
+/// The begin of the character at a byte.
+fn floor(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at = at.saturating_sub(1);
+    }
+    at
 }

@@ -6,7 +6,7 @@ mod tables;
 mod totals;
 
 use std::fs::File;
-use std::io::{BufReader, IsTerminal as _, Read};
+use std::io::{BufRead as _, BufReader, IsTerminal as _, Read};
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -17,6 +17,9 @@ use crate::input::{self, is_standard_input, name_of};
 use crate::{Ended, Streams};
 use read::{Lines, Piece};
 use totals::{By, Totals};
+
+/// How a file of gzip begins.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Smallest input that is worth a progress bar.
 const LONG: u64 = 32 * 1024 * 1024;
@@ -76,7 +79,15 @@ pub(crate) fn run(arguments: &Arguments, streams: Streams<'_>) -> Result<Ended, 
         } else {
             Box::new(File::open(path).map_err(|error| Failure::of_file(&name, &error))?)
         };
-        let source = BufReader::with_capacity(256 * 1024, progress.wrap_read(source));
+        let mut source = BufReader::with_capacity(256 * 1024, progress.wrap_read(source));
+        let start = source.fill_buf();
+        if start.is_ok_and(|bytes| bytes.starts_with(&GZIP)) {
+            let remedy = format!("zcat {name} | tollgate usage -");
+            return Err(Failure::with_remedy(
+                format!("{name} is compressed"),
+                remedy,
+            ));
+        }
         sum_up(source, &mut totals).map_err(|error| Failure::of_file(&name, &error))?;
     }
     progress.finish_and_clear();

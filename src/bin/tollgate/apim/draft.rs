@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::expression::Condition;
+use super::meaning::Condition;
 
 /// What a part of the XML does to whom it concerns.
 #[derive(Clone, Debug, Default, PartialEq)]
