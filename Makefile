@@ -83,6 +83,15 @@ test-core: $(RUST) ## Tests of the core, the command line and the stand-ins, nat
 	@[ -d "$${VECTORS:-../shared/vectors}" ] || echo 'NOT CHECKED: the test vectors are not here; set VECTORS to their folder (docs/architecture.md)' >&2
 	$(CARGO) test --locked --workspace --exclude tollgate-second-host --features tollgate/cli
 
+# How many tokens two verifiers are to agree on, and how many changed ones are to be refused.
+TOKENS ?= 100000
+MUTATIONS ?= 1000000
+
+.PHONY: verify
+verify: $(RUST) ## Vectors with their counts, 100,000 tokens put to two verifiers, a million changed ones
+	source $(RUST); TOKENS=$(TOKENS) MUTATIONS=$(MUTATIONS) cargo test --profile thorough --locked \
+		--test generated --test vectors -- --nocapture
+
 .PHONY: test-module
 test-module: build ## Tests of the built module in a second proxy-wasm host
 	$(CARGO) test --locked -p tollgate-second-host

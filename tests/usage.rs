@@ -12,11 +12,14 @@
     reason = "tests compute on known files"
 )]
 
+mod common;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use common::Random;
 use serde_json::Value;
 use tollgate::usage::{
     BodyError, EventFilter, EventStreamReader, JsonUsageReader, MAX_HELD, ModelReader, Usage,
@@ -58,32 +61,6 @@ fn memory_of(run: impl FnOnce()) -> usize {
     MOST.set(before);
     run();
     MOST.get() - before
-}
-
-/// Random enough, and the same every time (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        ((self.next() >> 32) as usize) % bound
-    }
-
-    /// Cuts into up to 32 pieces, some of them empty.
-    fn cut<'a>(&mut self, text: &'a [u8]) -> Vec<&'a [u8]> {
-        let mut places: Vec<_> = (0..self.below(32))
-            .map(|_| self.below(text.len() + 1))
-            .collect();
-        places.extend([0, text.len()]);
-        places.sort_unstable();
-        places.windows(2).map(|two| &text[two[0]..two[1]]).collect()
-    }
 }
 
 struct Answer {

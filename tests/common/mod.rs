@@ -1,9 +1,17 @@
 //! What the native tests share: keys that sign, tokens, policies, requests.
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests compute on their own constants"
+)]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rsa::PrivateKey;
+use rsa::pkcs1::EncodeRsaPrivateKey as _;
 use rsa::pkcs1v15::SigningKey;
 use rsa::pkcs8::DecodePrivateKey as _;
 use rsa::signature::{SignatureEncoding as _, Signer as _};
@@ -28,6 +36,41 @@ pub(crate) const TENANT: &str = "11111111-2222-3333-4444-555555555555";
 pub(crate) const APP: &str = "aaaaaaaa-0000-0000-0000-000000000001";
 pub(crate) const OTHER_APP: &str = "aaaaaaaa-0000-0000-0000-000000000002";
 pub(crate) const AUDIENCE: &str = "https://cognitiveservices.azure.com";
+
+/// Random enough, and the same every time (xorshift64*).
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() >> 32).unwrap() % bound
+    }
+
+    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len())]
+    }
+
+    /// Cuts into up to 32 pieces, some of them empty.
+    pub(crate) fn cut<'a>(&mut self, text: &'a [u8]) -> Vec<&'a [u8]> {
+        let mut places: Vec<_> = (0..self.below(32))
+            .map(|_| self.below(text.len() + 1))
+            .collect();
+        places.extend([0, text.len()]);
+        places.sort_unstable();
+        places.windows(2).map(|two| &text[two[0]..two[1]]).collect()
+    }
+}
+
+/// How much a test does: what the environment asks for, or a little.
+pub(crate) fn amount(variable: &str, little: usize) -> usize {
+    std::env::var(variable).map_or(little, |text| text.parse().unwrap())
+}
 
 /// A key that signs, under a kid.
 pub(crate) struct Signer {
@@ -56,6 +99,11 @@ impl Signer {
             kid: kid.to_owned(),
             key: PrivateKey::from_pkcs8_der(&der).unwrap(),
         }
+    }
+
+    /// The private key, for other libraries.
+    pub(crate) fn pkcs1(&self) -> Vec<u8> {
+        self.key.to_pkcs1_der().unwrap().as_bytes().to_vec()
     }
 
     pub(crate) fn jwk(&self) -> Value {

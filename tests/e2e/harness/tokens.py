@@ -27,11 +27,15 @@ def number(value: int) -> str:
 
 
 class Signer:
-    """A key pair and its algorithm."""
+    """A key pair and its algorithm. `private` is a key that exists already."""
 
-    def __init__(self, alg: str = "RS256", kid: str = "key-1", bits: int = 2048, exponent: int = 65537):
+    def __init__(
+        self, alg: str = "RS256", kid: str = "key-1", bits: int = 2048, exponent: int = 65537, private=None
+    ):
         self.alg, self.kid = alg, kid
-        if alg in CURVES:
+        if private is not None:
+            self.private = private
+        elif alg in CURVES:
             self.private = ec.generate_private_key(CURVES[alg][0])
         else:
             self.private = rsa.generate_private_key(exponent, bits)

@@ -1,0 +1,522 @@
+//! Generated tokens: what a second verifier says of them, and what becomes of them when they are
+//! changed.
+//!
+//! The second verifier is `jsonwebtoken` over AWS-LC: another reader of tokens, and other cryptography.
+//! `TOKENS` and `MUTATIONS` say how many; `make verify` asks for many.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests compute on their own constants"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use common::{APP, AUDIENCE, Bench, OTHER, OTHER_APP, Random, SIGNER, amount, policy, with};
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Validation, get_current_timestamp};
+use p256::pkcs8::EncodePrivateKey as _;
+use serde_json::{Map, Value, json};
+
+const ISSUER: &str = "https://issuer.example/";
+const SKEW: i64 = 60;
+const ALGORITHMS: [Algorithm; 8] = [
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::ES256,
+    Algorithm::ES384,
+];
+
+/// A key pair for both verifiers.
+struct Pair {
+    jwk: Value,
+    signing: EncodingKey,
+    verifying: DecodingKey,
+    algorithms: Vec<Algorithm>,
+}
+
+impl Pair {
+    fn new(jwk: Value, signing: EncodingKey, algorithms: &[Algorithm]) -> Self {
+        let parsed: Jwk = serde_json::from_value(jwk.clone()).unwrap();
+        Self {
+            verifying: DecodingKey::from_jwk(&parsed).unwrap(),
+            jwk,
+            signing,
+            algorithms: algorithms.to_vec(),
+        }
+    }
+
+    fn kid(&self) -> &str {
+        self.jwk["kid"].as_str().unwrap()
+    }
+}
+
+/// The keys of the issuer, and last one that is not its own.
+static PAIRS: LazyLock<Vec<Pair>> = LazyLock::new(|| {
+    let rsa = |signer: &common::Signer| {
+        let signing = EncodingKey::from_rsa_der(&signer.pkcs1());
+        Pair::new(signer.jwk(), signing, &ALGORITHMS[..6])
+    };
+    let jwk = |crv, point: &[u8]| {
+        let (x, y) = point[1..].split_at(point.len() / 2);
+        let [x, y] = [x, y].map(|number| URL_SAFE_NO_PAD.encode(number));
+        json!({ "kty": "EC", "crv": crv, "kid": crv, "x": x, "y": y })
+    };
+    let p256 = p256::SecretKey::from_slice(&[7; 32]).unwrap();
+    let p384 = p384::SecretKey::from_slice(&[7; 48]).unwrap();
+    let ec = |crv, point: &[u8], der: &[u8], algorithm| {
+        Pair::new(jwk(crv, point), EncodingKey::from_ec_der(der), &[algorithm])
+    };
+    vec![
+        rsa(&SIGNER),
+        ec(
+            "P-256",
+            &p256.public_key().to_sec1_bytes(),
+            p256.to_pkcs8_der().unwrap().as_bytes(),
+            Algorithm::ES256,
+        ),
+        ec(
+            "P-384",
+            &p384.public_key().to_sec1_bytes(),
+            p384.to_pkcs8_der().unwrap().as_bytes(),
+            Algorithm::ES384,
+        ),
+        rsa(&OTHER),
+    ]
+});
+
+fn own_pairs() -> &'static [Pair] {
+    &PAIRS[..PAIRS.len() - 1]
+}
+
+fn signature(signed: &str, pair: &Pair, algorithm: Algorithm) -> String {
+    jsonwebtoken::crypto::sign(signed.as_bytes(), &pair.signing, algorithm).unwrap()
+}
+
+fn name(algorithm: Algorithm) -> String {
+    format!("{algorithm:?}")
+}
+
+/// The gate, trusting these keys with every algorithm.
+fn gate(now: u64) -> Bench {
+    let keys: Vec<_> = own_pairs().iter().map(|pair| &pair.jwk).collect();
+    let issuer = json!({
+        "issuers": [ISSUER], "audiences": [AUDIENCE], "app_claim": "app", "jwks": { "keys": keys },
+        "algorithms": ALGORITHMS.map(name), "clock_skew": format!("{SKEW}s"),
+    });
+    let mut bench = Bench::new(&policy(&json!({ "issuers": [issuer] })));
+    bench.now = now * 1000;
+    bench
+}
+
+/// The second verifier, set up as its documents say for the same issuer.
+fn second_accepts(token: &str) -> bool {
+    let Ok(header) = jsonwebtoken::decode_header(token) else {
+        return false;
+    };
+    let kid = header.kid.as_deref();
+    let Some(pair) = own_pairs().iter().find(|pair| Some(pair.kid()) == kid) else {
+        return false;
+    };
+    let mut validation = Validation::new(pair.algorithms[0]);
+    validation.algorithms.clone_from(&pair.algorithms);
+    validation.leeway = u64::try_from(SKEW).unwrap();
+    validation.validate_nbf = true;
+    // Equal but for one trailing slash, see docs/configuration.md.
+    validation.set_audience(&[AUDIENCE.to_owned(), format!("{AUDIENCE}/")]);
+    validation.set_issuer(&[ISSUER]);
+    validation.set_required_spec_claims(&["exp", "iss", "aud"]);
+    jsonwebtoken::decode::<Map<String, Value>>(token, &pair.verifying, &validation).is_ok()
+}
+
+/// A token before it is written.
+struct Draft {
+    header: Value,
+    claims: Value,
+    /// Put at the end of the claims' text.
+    tail: &'static str,
+    pair: usize,
+    algorithm: Algorithm,
+    forgery: Forgery,
+    /// Why the gate refuses where the second verifier need not.
+    stricter: Option<&'static str>,
+}
+
+/// What is wrong with the last steps of writing a token.
+#[derive(Clone, Copy, PartialEq)]
+enum Forgery {
+    None,
+    Bit,
+    Cut,
+    Longer,
+    Empty,
+    OfAnotherToken,
+    OfAnotherKey,
+    Padded,
+    OtherAlphabet,
+    Segments(usize),
+}
+
+impl Draft {
+    fn new(random: &mut Random, now: i64) -> Self {
+        // RS256 is what Entra uses: half of all.
+        let algorithm = *random.pick(&ALGORITHMS);
+        let algorithm = *random.pick(&[Algorithm::RS256, algorithm]);
+        let owns = |pair: &Pair| pair.algorithms.contains(&algorithm);
+        let pair = PAIRS.iter().position(owns).unwrap();
+        let id = format!("{:016x}", random.next());
+        Self {
+            header: json!({ "alg": name(algorithm), "kid": PAIRS[pair].kid(), "typ": "JWT" }),
+            claims: json!({
+                "iss": ISSUER, "aud": AUDIENCE, "app": APP, "uti": id, "sub": id,
+                "iat": now - 60, "nbf": now - 60, "exp": now + 3600,
+            }),
+            tail: "",
+            pair,
+            algorithm,
+            forgery: Forgery::None,
+            stricter: None,
+        }
+    }
+
+    /// Up to three things are unusual about it, or wrong.
+    fn generate(random: &mut Random, now: i64) -> Self {
+        let mut draft = Self::new(random, now);
+        for _ in 0..random.below(4) {
+            match random.below(5) {
+                0 => draft.change_header(random),
+                1 => draft.change_time(random, now),
+                2 | 3 => draft.change_claims(random),
+                _ => draft.forge(random),
+            }
+        }
+        draft
+    }
+
+    fn change_header(&mut self, random: &mut Random) {
+        let jwk = &PAIRS[3].jwk;
+        let (change, stricter) = match random.below(20) {
+            0 => (json!({ "alg": "none" }), None),
+            1 => (json!({ "alg": "HS256" }), None),
+            2 => (json!({ "alg": name(*random.pick(&ALGORITHMS)) }), None),
+            3 => (json!({ "alg": null }), None),
+            4 => (json!({ "alg": ["RS256"] }), None),
+            5 => (json!({ "kid": null }), None),
+            6 => (json!({ "kid": 7 }), None),
+            7 => (json!({ "kid": "" }), None),
+            8 => (json!({ "kid": own_pairs()[random.below(3)].kid() }), None),
+            9 => (json!({ "kid": PAIRS[3].kid() }), None),
+            10 => (json!({ "kid": format!("{}\u{0}", SIGNER.kid) }), None),
+            11 => (json!({ "jwk": jwk }), None),
+            12 => (json!({ "jku": "https://evil.example/keys" }), None),
+            13 => (
+                json!({ "x5u": "https://evil.example/x", "cty": "JWT" }),
+                None,
+            ),
+            14 => (json!({ "typ": null }), None),
+            15 => (
+                json!({ "typ": *random.pick(&["jwt", "at+jwt", "application/at+jwt"]) }),
+                None,
+            ),
+            16 => (json!({ "typ": "JWE" }), Some("typ")),
+            17 => (json!({ "crit": ["exp"], "exp": 1 }), Some("crit")),
+            18 => (json!({ "b64": random.below(2) == 0 }), Some("b64")),
+            _ => (json!({ "unknown": [1, { "x": null }] }), None),
+        };
+        self.header = with(self.header.take(), &change);
+        self.stricter = self.stricter.or(stricter);
+    }
+
+    fn change_time(&mut self, random: &mut Random, now: i64) {
+        // Far enough from the edge for the second verifier, which asks the clock itself.
+        let edge = [
+            now - SKEW - 1000,
+            now - SKEW + 1000,
+            now + SKEW - 1000,
+            now + SKEW + 1000,
+        ];
+        let name = *random.pick(&["exp", "nbf", "iat"]);
+        let (value, stricter) = match random.below(12) {
+            0..5 => (json!(random.pick(&edge)), None),
+            5 => (json!(random.pick(&edge).to_string()), None),
+            6 => (json!(f64::from(u32::try_from(now).unwrap()) + 1800.5), None),
+            7 => (json!(-1), None),
+            8 => (json!(2.001e206), None),
+            9 => (json!(9.1e15), Some("no date is beyond 2^53")),
+            10 => (json!([now]), None),
+            _ => (json!(true), None),
+        };
+        // It does not read iat.
+        let stricter = if name == "iat" { Some("iat") } else { stricter };
+        self.claims[name] = value;
+        self.stricter = self.stricter.or(stricter);
+    }
+
+    fn change_claims(&mut self, random: &mut Random) {
+        let mut many: Vec<_> = (0..1000).map(|number| format!("{number}")).collect();
+        many.push(AUDIENCE.to_owned());
+        let deep = (0..40).fold(json!(1), |inner, _| json!([inner]));
+        let (change, stricter) = match random.below(26) {
+            0 => (json!({ "exp": null }), None),
+            1 => (json!({ "nbf": null, "iat": null }), None),
+            2 => (json!({ "aud": null }), None),
+            3 => (json!({ "aud": [] }), None),
+            4 => (json!({ "aud": format!("{AUDIENCE}/") }), None),
+            5 => (json!({ "aud": format!("{AUDIENCE}//") }), None),
+            6 => (json!({ "aud": ["api://other", AUDIENCE] }), None),
+            7 => (json!({ "aud": [AUDIENCE, 7] }), None),
+            8 => (json!({ "aud": { "0": AUDIENCE } }), None),
+            9 => (json!({ "aud": AUDIENCE.to_uppercase() }), None),
+            10 => (json!({ "aud": AUDIENCE.trim_end_matches('m') }), None),
+            11 => (json!({ "aud": many }), Some("number of audiences")),
+            12 => (json!({ "iss": null }), None),
+            13 => (json!({ "iss": ISSUER.trim_end_matches('/') }), None),
+            14 => (json!({ "iss": format!("{ISSUER}x") }), None),
+            15 => (json!({ "iss": 7 }), None),
+            16 => (json!({ "iss": [ISSUER] }), Some("iss is one text")),
+            17 => (json!({ "app": OTHER_APP }), None),
+            18 => (json!({ "app": null }), Some("the application")),
+            19 => (json!({ "app": "not a guid" }), Some("the application")),
+            20 => (json!({ "oid": "not a guid" }), Some("oid")),
+            21 => (json!({ "tid": ["x"] }), Some("tid")),
+            22 => (
+                json!({ "roles": ["Reader", "Writer"], "scp": "a b c" }),
+                None,
+            ),
+            23 => (
+                json!({ "padding": "x".repeat(random.below(24_000)) }),
+                Some("size"),
+            ),
+            24 => (json!({ "deep": deep }), Some("depth")),
+            _ => {
+                self.tail = *random.pick(&[r#","app":"a"}"#, r#","sub":1,"sub":1}"#]);
+                (json!({}), Some("repeated members"))
+            }
+        };
+        self.claims = with(self.claims.take(), &change);
+        self.stricter = self.stricter.or(stricter);
+    }
+
+    fn forge(&mut self, random: &mut Random) {
+        self.forgery = match random.below(12) {
+            0..3 => Forgery::Bit,
+            3 => Forgery::Cut,
+            4 => Forgery::Longer,
+            5 => Forgery::Empty,
+            6 | 7 => Forgery::OfAnotherToken,
+            8 => Forgery::OfAnotherKey,
+            9 => Forgery::Padded,
+            10 => Forgery::OtherAlphabet,
+            _ => Forgery::Segments(random.below(6)),
+        };
+    }
+
+    fn write(&self, random: &mut Random) -> String {
+        let mut claims = self.claims.to_string();
+        if !self.tail.is_empty() {
+            claims.pop();
+            claims.push_str(self.tail);
+        }
+        let [header, claims] =
+            [self.header.to_string(), claims].map(|text| URL_SAFE_NO_PAD.encode(text));
+        let signed = format!("{header}.{claims}");
+        let pair = match self.forgery {
+            Forgery::OfAnotherKey if self.pair == 0 => &PAIRS[3],
+            Forgery::OfAnotherKey => &PAIRS[3 - self.pair],
+            _ => &PAIRS[self.pair],
+        };
+        let algorithm = *pair
+            .algorithms
+            .iter()
+            .find(|of_key| **of_key == self.algorithm)
+            .unwrap_or(&pair.algorithms[0]);
+        let of = match self.forgery {
+            Forgery::OfAnotherToken => format!("{signed}A"),
+            _ => signed.clone(),
+        };
+        let good = signature(&of, pair, algorithm);
+        let token = format!("{signed}.{good}");
+        let mut bytes = URL_SAFE_NO_PAD.decode(&good).unwrap();
+        match self.forgery {
+            Forgery::Bit => {
+                let bit = random.below(bytes.len() * 8);
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+            Forgery::Cut => bytes.truncate(random.below(bytes.len())),
+            Forgery::Longer => bytes.insert(random.below(bytes.len()), 0),
+            Forgery::Empty => bytes.clear(),
+            Forgery::Padded => return format!("{token}="),
+            Forgery::OtherAlphabet => return token.replace('_', "/").replace('-', "+") + "+",
+            Forgery::Segments(number) => {
+                let mut parts: Vec<_> = token.split('.').collect();
+                parts.resize(number, parts[0]);
+                return parts.join(".");
+            }
+            Forgery::None | Forgery::OfAnotherToken | Forgery::OfAnotherKey => return token,
+        }
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+/// What one thread has seen.
+#[derive(Debug, Default)]
+struct Seen {
+    accepted: usize,
+    refused: usize,
+    /// Refused here and accepted there, by the reason.
+    stricter: BTreeMap<&'static str, usize>,
+}
+
+fn compare(count: usize, seed: u64) -> Seen {
+    let now = get_current_timestamp();
+    let mut bench = gate(now);
+    let mut random = Random(seed);
+    let mut seen = Seen::default();
+    while seen.accepted + seen.refused < count {
+        let draft = Draft::generate(&mut random, i64::try_from(now).unwrap());
+        let token = draft.write(&mut random);
+        let code = bench.code(&token);
+        match (code, second_accepts(&token)) {
+            (None, true) => seen.accepted += 1,
+            (Some(_), false) => seen.refused += 1,
+            (Some(code), true) => {
+                let why = draft.stricter.unwrap_or_else(|| {
+                    panic!(
+                        "only refused here, {code:?}: {} {}",
+                        draft.header, draft.claims
+                    )
+                });
+                *seen.stricter.entry(why).or_default() += 1;
+            }
+            (None, false) => panic!("only accepted here: {} {}", draft.header, draft.claims),
+        }
+    }
+    seen
+}
+
+/// Runs with half of a count each, on two threads.
+fn halves<T: Send>(count: usize, run: impl Fn(usize, u64) -> T + Sync) -> [T; 2] {
+    let half = count.div_ceil(2);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| run(half, 0x5eed_0002));
+        let one = run(half, 0x5eed_0001);
+        [one, other.join().unwrap()]
+    })
+}
+
+#[test]
+fn a_second_verifier_agrees() {
+    let count = amount("TOKENS", 2_000);
+    let seen = halves(count, compare);
+    let accepted: usize = seen.iter().map(|seen| seen.accepted).sum();
+    let refused: usize = seen.iter().map(|seen| seen.refused).sum();
+    assert!(accepted + refused >= count);
+    // Neither verifier may say the same of everything.
+    assert!(accepted > count / 4 && refused > count / 4, "{seen:?}");
+    println!("{accepted} tokens accepted by both, {refused} refused by both");
+    println!("refused here only: {:?}", seen.map(|seen| seen.stricter));
+}
+
+// Mutations
+
+/// One random change of a token's text.
+fn mutate(token: &str, other: &str, random: &mut Random) -> Vec<u8> {
+    const ALPHABET: &[u8] =
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.=+/ ";
+    let mut bytes = token.as_bytes().to_vec();
+    let at = random.below(bytes.len());
+    match random.below(12) {
+        0 => bytes[at] ^= 1 << random.below(8),
+        1 => bytes[at] = *random.pick(ALPHABET),
+        2 => bytes.insert(at, *random.pick(ALPHABET)),
+        3 => drop(bytes.remove(at)),
+        4 => bytes.truncate(at),
+        5 => bytes.swap(at, (at + 1) % token.len()),
+        6 => bytes.make_ascii_lowercase(),
+        7 => {
+            let end = at + random.below(bytes.len() - at);
+            bytes.drain(at..=end);
+        }
+        // A part of another token, or one twice.
+        8 => {
+            let mut parts: Vec<_> = token.split('.').collect();
+            parts[random.below(3)] = other.split('.').nth(random.below(3)).unwrap();
+            return parts.join(".").into_bytes();
+        }
+        // What the parts say, changed and written again.
+        9 | 10 => return mutate_decoded(token, random),
+        _ => {
+            let start = random.below(other.len());
+            let piece = &other.as_bytes()[start..];
+            bytes.splice(
+                at..at,
+                piece[..random.below(piece.len() + 1)].iter().copied(),
+            );
+        }
+    }
+    bytes
+}
+
+fn mutate_decoded(token: &str, random: &mut Random) -> Vec<u8> {
+    let mut parts: Vec<_> = token.split('.').map(str::to_owned).collect();
+    let part = random.pick(&[0, 1, 1, 2]);
+    let mut bytes = URL_SAFE_NO_PAD.decode(&parts[*part]).unwrap();
+    let at = random.below(bytes.len());
+    match random.below(5) {
+        0 => bytes[at] ^= 1 << random.below(8),
+        1 => bytes[at] = *random.pick(b"0123456789\"{}[],: "),
+        2 => bytes.insert(at, *random.pick(b"0123456789\"{}[],: \0")),
+        3 => drop(bytes.remove(at)),
+        _ => bytes[at] = bytes[at].wrapping_add(1),
+    }
+    parts[*part] = URL_SAFE_NO_PAD.encode(bytes);
+    parts.join(".").into_bytes()
+}
+
+fn mutate_many(count: usize, seed: u64) -> usize {
+    let now = get_current_timestamp();
+    let mut bench = gate(now);
+    let mut random = Random(seed);
+    let mut write = |_| Draft::new(&mut random, i64::try_from(now).unwrap()).write(&mut Random(1));
+    let good: Vec<String> = (0..40).map(&mut write).collect();
+    for token in &good {
+        assert_eq!(bench.code(token), None, "{token}");
+    }
+    let mut refused = 0;
+    while refused < count {
+        let (token, other) = (random.pick(&good).clone(), random.pick(&good));
+        let mutated = mutate(&token, other, &mut random);
+        // Spaces and commas around it are the header's, not the token's.
+        let bare = mutated.trim_ascii();
+        if good.iter().any(|token| token.as_bytes() == bare) {
+            continue;
+        }
+        let value = [b"Bearer ", &*mutated].concat();
+        let verdict = bench.decide_bytes(&[(b"authorization", &value)]);
+        let code = common::code(&verdict);
+        assert!(code.is_some(), "accepted: {}", mutated.escape_ascii());
+        refused += 1;
+    }
+    for token in &good {
+        assert_eq!(bench.code(token), None, "{token}");
+    }
+    refused
+}
+
+#[test]
+fn no_mutation_of_a_good_token_is_accepted() {
+    let count = amount("MUTATIONS", 10_000);
+    let refused: usize = halves(count, mutate_many).iter().sum();
+    assert!(refused >= count);
+    println!("{refused} changed tokens, none accepted");
+}
