@@ -137,7 +137,7 @@ fn limit_headers(refusal: &Refusal, headers: &mut Vec<(&'static str, String)>) {
 }
 
 fn body(code: Code, status: u16, message: &str, format: AnswerFormat) -> String {
-    let message = Value::String(message.to_owned()).to_json();
+    let message = Value::String(message.into()).to_json();
     match format {
         AnswerFormat::Apim => format!("{{\"statusCode\":{status},\"message\":{message}}}"),
         AnswerFormat::OpenAi => format!(

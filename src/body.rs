@@ -277,9 +277,9 @@ fn with_usage(options: &[u8], is_stream: bool) -> Option<Vec<u8>> {
     };
     let others = members.iter().filter(|(name, _)| *name != USAGE_OPTION);
     let mut members: Vec<_> = others
-        .map(|(name, value)| (name.to_owned(), value.clone()))
+        .map(|(name, value)| (name.into(), value.clone()))
         .collect();
-    members.push((USAGE_OPTION.to_owned(), Value::Bool(true)));
+    members.push((USAGE_OPTION.into(), Value::Bool(true)));
     let text = Value::Object(Object::from_members(members)?).to_json();
     Some(text.into_bytes())
 }

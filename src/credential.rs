@@ -19,10 +19,28 @@ pub enum Credential<'a> {
 }
 
 impl<'a> Credential<'a> {
+    /// The one bearer token that these values are, if they are one value and nothing else was looked for
+    /// in it: what a cache of good tokens is asked for first, which no other credential is in.
+    #[must_use]
+    pub fn whole(values: &[&'a [u8]]) -> Option<&'a [u8]> {
+        match values {
+            [value] => bearer(value),
+            _ => None,
+        }
+    }
+
     /// Reads all values of `authorization`. Envoy joins repeated headers with a comma, which no
     /// token contains (RFC 6750 section 2.1, `b64token`).
     #[must_use]
     pub fn read(values: &[&'a [u8]]) -> Self {
+        if let [value] = values
+            && !value.contains(&b',')
+        {
+            return bearer(value.trim_ascii()).map_or(Self::Absent, |token| Self::Bearer {
+                token,
+                repeated: false,
+            });
+        }
         let mut credential = Self::Absent;
         let mut other = false;
         let parts = values

@@ -5,6 +5,7 @@
 
 mod reading;
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use crate::body::RequestBody;
@@ -12,7 +13,9 @@ use crate::credential::Credential;
 use crate::crypto::Crypto;
 use crate::forward::HeaderChanges;
 use crate::guid::Guid;
-use crate::jwt::{self, Algorithm, Caller, Claims, TokenCache, UntrustedToken, VerifyError};
+use crate::jwt::{
+    self, Algorithm, CachedToken, Caller, Claims, Jws, TokenCache, UntrustedToken, VerifyError,
+};
 use crate::keys::{Answer, FetchOutcome, IssuerKeys, Lookup, NextCall, Progress};
 use crate::limits::{
     self, Admission, Admitted, Asking, CounterKeys, NamedLimit, Settlement, TokensUsed,
@@ -354,13 +357,13 @@ impl Gateway {
         if preflight || head.is_public(&policy.public_paths) {
             return Ok(Step::Admitted(None));
         }
-        let credential = Credential::read(&head.authorization);
+        let (credential, found) = self.credential(&head.authorization);
         let token = match credential {
             Credential::Absent => return Err(Refusal::NoToken.into()),
             Credential::Ambiguous => return Err(Refusal::AmbiguousCredential.into()),
             Credential::Bearer { token, .. } => token,
         };
-        let admitted = self.authenticate(token, around.now, around.store, claims)?;
+        let admitted = self.authenticate(token, found, around.now, around.store, claims)?;
         let app = policy.apps.find(admitted.claims().app_id);
         changes.identify(&admitted, app, &credential, &policy);
         let app_id = admitted.claims().app_id;
@@ -376,16 +379,34 @@ impl Gateway {
         Ok(Step::Admitted(admission))
     }
 
-    /// A caller for a token: from the cache, or verified now.
+    /// The credential, and what is known of its token. A header that is a good token as a whole need
+    /// not be searched for a second credential.
+    fn credential<'a>(&mut self, values: &[&'a [u8]]) -> (Credential<'a>, Option<CachedToken>) {
+        if let Some(token) = Credential::whole(values)
+            && let Some(found) = self.cache.find(token)
+        {
+            let repeated = false;
+            return (Credential::Bearer { token, repeated }, Some(found));
+        }
+        let credential = Credential::read(values);
+        let found = match credential {
+            Credential::Bearer { token, .. } => self.cache.find(token),
+            Credential::Absent | Credential::Ambiguous => None,
+        };
+        (credential, found)
+    }
+
+    /// A caller for a token: one that was found, or is verified now.
     fn authenticate(
         &mut self,
         token: &[u8],
+        found: Option<CachedToken>,
         now: Time,
         store: &dyn SharedStore,
         known: &mut Option<Rc<Claims>>,
     ) -> Result<Caller, Stop> {
         let policy = Rc::clone(&self.policy);
-        if let Some(found) = self.cache.find(token)
+        if let Some(found) = found
             && let Some(issuer) = policy.issuers.get(found.issuer)
         {
             self.tallies.cache_hits = self.tallies.cache_hits.saturating_add(1);
@@ -395,7 +416,8 @@ impl Gateway {
                 Refusal::Claims(refusal).into()
             });
         }
-        let untrusted = UntrustedToken::parse(token).map_err(Refusal::Token)?;
+        let jws = Jws::parse(token).map_err(Refusal::Token)?;
+        let untrusted = UntrustedToken::read(&jws).map_err(Refusal::Token)?;
         let (index, issuer) = find_issuer(&untrusted, &policy)?;
         let algorithm = check_header(&untrusted, issuer)?;
         let claims = self.verify(&untrusted, algorithm, index, issuer, now, store)?;
@@ -750,8 +772,19 @@ fn key_belongs(of_key: Option<&str>, token: &UntrustedToken<'_>, issuer: &Issuer
     let (Some(of_key), Some(tenant)) = (of_key, &issuer.tenant) else {
         return true;
     };
-    let tid = tenant.id.to_string();
-    let of_key = of_key.replace("{tenantid}", &tid);
-    token.unverified_issuer() == Ok(Some(of_key.as_str()))
-        || of_key == format!("{}/{tid}/v2.0", tenant.authority)
+    let tid = tenant.id.text();
+    let tid = str::from_utf8(&tid).unwrap_or_default();
+    let of_key = match of_key.split_once('{') {
+        Some((before, after)) => match after.strip_prefix("tenantid}") {
+            Some(after) => Cow::Owned([before, tid, after].concat()),
+            None => return false,
+        },
+        None => Cow::Borrowed(of_key),
+    };
+    let v2_issuer = [&tenant.authority, "/", tid, "/v2.0"];
+    token.unverified_issuer() == Ok(Some(&of_key))
+        || v2_issuer
+            .iter()
+            .try_fold(&*of_key, |rest, part| rest.strip_prefix(part))
+            == Some("")
 }

@@ -4,6 +4,7 @@
 //! disagree on which of two `aud` counts are a way in. So one parser reads everything that
 //! comes from outside (tokens, key sets, metadata, policies), and it refuses repeats.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -13,9 +14,10 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 /// Real tokens and key sets nest three deep; 32 leaves room and keeps the stack flat.
 pub const MAX_DEPTH: u8 = 32;
 
-/// A JSON value whose objects hold each name once.
+/// A JSON value whose objects hold each name once. Strings without escapes are those of the text that
+/// was read: most are, and a token is read on the request path.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub enum Value<'t> {
     /// `null`
     Null,
     /// `true` or `false`
@@ -23,16 +25,16 @@ pub enum Value {
     /// Any number
     Number(serde_json::Number),
     /// A string, unescaped
-    String(String),
+    String(Cow<'t, str>),
     /// An array
     Array(Vec<Self>),
     /// An object
-    Object(Object),
+    Object(Object<'t>),
 }
 
 /// The members of an object, in the order they were written.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Object(Vec<(String, Value)>);
+pub struct Object<'t>(Vec<(Cow<'t, str>, Value<'t>)>);
 
 /// Why text is not the JSON that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +60,7 @@ impl fmt::Display for JsonError {
 ///
 /// # Errors
 /// Malformed text, a repeated member name, nesting deeper than [`MAX_DEPTH`].
-pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
+pub fn parse(text: &[u8]) -> Result<Value<'_>, JsonError> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let value = Node { depth: MAX_DEPTH }
         .deserialize(&mut reader)
@@ -79,7 +81,22 @@ pub fn whole(number: &serde_json::Number) -> Option<u64> {
     format!("{double:.0}").parse().ok()
 }
 
-impl Value {
+impl<'t> Value<'t> {
+    /// The same value, of its own text.
+    #[must_use]
+    pub fn into_owned(self) -> Value<'static> {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(value) => Value::Bool(value),
+            Self::Number(number) => Value::Number(number),
+            Self::String(text) => Value::String(text.into_owned().into()),
+            Self::Array(values) => {
+                Value::Array(values.into_iter().map(Value::into_owned).collect())
+            }
+            Self::Object(object) => Value::Object(object.into_owned()),
+        }
+    }
+
     /// The text of a string.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
@@ -91,7 +108,7 @@ impl Value {
 
     /// The members of an object.
     #[must_use]
-    pub fn as_object(&self) -> Option<&Object> {
+    pub fn as_object(&self) -> Option<&Object<'t>> {
         match self {
             Self::Object(object) => Some(object),
             _ => None,
@@ -128,26 +145,35 @@ impl Value {
     }
 }
 
-impl Object {
+impl<'t> Object<'t> {
     /// An object of these members; `None` when a name is repeated.
     #[must_use]
-    pub fn from_members(members: Vec<(String, Value)>) -> Option<Self> {
+    pub fn from_members(members: Vec<(Cow<'t, str>, Value<'t>)>) -> Option<Self> {
         let repeated = first_repeat(&members).is_some();
         (!repeated).then_some(Self(members))
     }
 
+    /// The same object, of its own text.
+    #[must_use]
+    pub fn into_owned(self) -> Object<'static> {
+        let own = |(name, value): (Cow<'_, str>, Value<'_>)| {
+            (Cow::Owned(name.into_owned()), value.into_owned())
+        };
+        Object(self.0.into_iter().map(own).collect())
+    }
+
     /// The value under a name. Names are compared exactly.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Value> {
+    pub fn get(&self, name: &str) -> Option<&Value<'t>> {
         self.0
             .iter()
-            .find(|(member, _)| member == name)
+            .find(|(member, _)| is_same(member, name))
             .map(|(_, value)| value)
     }
 
     /// All members in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value<'t>)> {
+        self.0.iter().map(|(name, value)| (&**name, value))
     }
 
     /// Number of members.
@@ -163,7 +189,7 @@ impl Object {
     }
 }
 
-impl serde::Serialize for Value {
+impl serde::Serialize for Value<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Null => serializer.serialize_unit(),
@@ -182,51 +208,51 @@ struct Node {
 }
 
 impl<'de> DeserializeSeed<'de> for Node {
-    type Value = Value;
+    type Value = Value<'de>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value<'de>, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Node {
-    type Value = Value;
+    type Value = Value<'de>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a JSON value")
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
+    fn visit_unit<E>(self) -> Result<Value<'de>, E> {
         Ok(Value::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+    fn visit_bool<E>(self, value: bool) -> Result<Value<'de>, E> {
         Ok(Value::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+    fn visit_i64<E>(self, value: i64) -> Result<Value<'de>, E> {
         Ok(Value::Number(value.into()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+    fn visit_u64<E>(self, value: u64) -> Result<Value<'de>, E> {
         Ok(Value::Number(value.into()))
     }
 
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value<'de>, E> {
         serde_json::Number::from_f64(value)
             .map(Value::Number)
             .ok_or_else(|| E::custom("number out of range"))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
+    fn visit_str<E>(self, value: &str) -> Result<Value<'de>, E> {
+        Ok(Value::String(value.to_owned().into()))
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Value<'de>, E> {
+        Ok(Value::String(value.into()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value<'de>, A::Error> {
         let depth = self.deeper().map_err(A::Error::custom)?;
         let mut values = Vec::new();
         while let Some(value) = elements.next_element_seed(Self { depth })? {
@@ -235,14 +261,14 @@ impl<'de> Visitor<'de> for Node {
         Ok(Value::Array(values))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value<'de>, A::Error> {
         let depth = self.deeper().map_err(A::Error::custom)?;
-        let mut object: Vec<(String, Value)> = Vec::new();
-        while let Some(name) = members.next_key::<String>()? {
+        let mut object: Vec<(Cow<'de, str>, Value<'de>)> = Vec::new();
+        while let Some(name) = members.next_key_seed(Name)? {
             if object
                 .iter()
                 .take(SMALL_OBJECT)
-                .any(|(known, _)| *known == name)
+                .any(|(known, _)| is_same(known, &name))
             {
                 return Err(A::Error::custom(format_args!("repeated member {name:?}")));
             }
@@ -256,16 +282,49 @@ impl<'de> Visitor<'de> for Node {
     }
 }
 
+/// Reads the name of a member.
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(name.to_owned()))
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(name))
+    }
+}
+
+/// Whether two names are the same. Most are not, and differ in length or at the end: comparing the rest
+/// costs a call.
+fn is_same(one: &str, other: &str) -> bool {
+    one.len() == other.len() && one.as_bytes().last() == other.as_bytes().last() && one == other
+}
+
 /// A name that stands twice, in an object too large to be searched member by member.
-fn repeated(members: &[(String, Value)]) -> Option<&String> {
+fn repeated<'m>(members: &'m [(Cow<'_, str>, Value<'_>)]) -> Option<&'m str> {
     if members.len() <= SMALL_OBJECT {
         return None;
     }
     first_repeat(members)
 }
 
-fn first_repeat(members: &[(String, Value)]) -> Option<&String> {
-    let mut names: Vec<_> = members.iter().map(|(name, _)| name).collect();
+fn first_repeat<'m>(members: &'m [(Cow<'_, str>, Value<'_>)]) -> Option<&'m str> {
+    let mut names: Vec<&str> = members.iter().map(|(name, _)| &**name).collect();
     names.sort_unstable();
     names.windows(2).find_map(|pair| {
         matches!(pair, [a, b] if a == b)

@@ -126,7 +126,7 @@ fn check_required(claims: &Claims, required: &RequiredClaim) -> Result<(), Claim
 
 /// Whether a claim holds a value: as an element of an array, as a part of a separated string,
 /// or as the whole of either.
-fn holds(claim: &Value, wanted: &str, separator: &str) -> bool {
+fn holds(claim: &Value<'_>, wanted: &str, separator: &str) -> bool {
     match claim {
         Value::String(text) => text == wanted || text.split(separator).any(|part| part == wanted),
         Value::Array(values) => values.iter().any(|value| value.as_str() == Some(wanted)),

@@ -40,7 +40,7 @@ pub struct Claims {
     /// `idtyp`: `app` or `user`, for the log.
     pub idtyp: Option<String>,
     /// Claims that the policy names (required or forwarded), as they are.
-    pub named: Vec<(String, Value)>,
+    pub named: Vec<(String, Value<'static>)>,
 }
 
 /// `ver`.
@@ -78,17 +78,19 @@ impl fmt::Display for ClaimError {
 impl Claims {
     /// Reads the claims of a verified payload.
     pub(super) fn read(
-        payload: &Object,
+        payload: &Object<'_>,
         issuer: &Issuer,
         wanted: &[String],
     ) -> Result<Self, ClaimError> {
         let ver = read_version(payload, issuer)?;
         let named = wanted
             .iter()
-            .filter_map(|name| Some((name.clone(), payload.get(name)?.clone())))
+            .filter_map(|name| Some((name.clone(), payload.get(name)?.clone().into_owned())))
             .collect();
         Ok(Self {
-            iss: text(payload, "iss")?.ok_or_else(|| missing("iss"))?,
+            iss: text(payload, "iss")?
+                .ok_or_else(|| missing("iss"))?
+                .to_owned(),
             ver,
             exp: date(payload, "exp")?.ok_or_else(|| missing("exp"))?,
             nbf: date(payload, "nbf")?,
@@ -105,7 +107,7 @@ impl Claims {
 
     /// A claim that the policy names.
     #[must_use]
-    pub fn named(&self, name: &str) -> Option<&Value> {
+    pub fn named(&self, name: &str) -> Option<&Value<'static>> {
         self.named
             .iter()
             .find(|(known, _)| known == name)
@@ -136,7 +138,7 @@ fn missing(name: &str) -> ClaimError {
     ClaimError::Missing(name.to_owned())
 }
 
-fn weight(value: &Value) -> usize {
+fn weight(value: &Value<'_>) -> usize {
     let inner = match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
         Value::String(text) => text.len(),
@@ -146,31 +148,31 @@ fn weight(value: &Value) -> usize {
             .map(|(name, value)| name.len().saturating_add(weight(value)))
             .fold(0, usize::saturating_add),
     };
-    inner.saturating_add(size_of::<Value>())
+    inner.saturating_add(size_of::<Value<'_>>())
 }
 
-fn text(payload: &Object, name: &'static str) -> Result<Option<String>, ClaimError> {
+fn text<'p>(payload: &'p Object<'_>, name: &'static str) -> Result<Option<&'p str>, ClaimError> {
     match payload.get(name) {
         None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(Value::String(text)) => Ok(Some(text)),
         Some(_) => Err(ClaimError::Type(name)),
     }
 }
 
 /// A text that only the log shows: left out rather than refused when it is odd.
-fn short_text(payload: &Object, name: &str) -> Option<String> {
+fn short_text(payload: &Object<'_>, name: &str) -> Option<String> {
     let text = payload.get(name)?.as_str()?;
     (text.len() <= MAX_SHORT_TEXT).then(|| text.to_owned())
 }
 
-fn guid(payload: &Object, name: &'static str) -> Result<Option<Guid>, ClaimError> {
+fn guid(payload: &Object<'_>, name: &'static str) -> Result<Option<Guid>, ClaimError> {
     text(payload, name)?
-        .map(|text| Guid::parse(&text).ok_or(ClaimError::Type(name)))
+        .map(|text| Guid::parse(text).ok_or(ClaimError::Type(name)))
         .transpose()
 }
 
 /// A NumericDate (RFC 7519 section 2): seconds, possibly with a fraction, which is cut off.
-fn date(payload: &Object, name: &'static str) -> Result<Option<i64>, ClaimError> {
+fn date(payload: &Object<'_>, name: &'static str) -> Result<Option<i64>, ClaimError> {
     /// 2^53: every whole number up to here is exact, and it is far beyond any date.
     const MAX: f64 = 9_007_199_254_740_992.0;
     let Some(value) = payload.get(name) else {
@@ -203,7 +205,7 @@ fn date(payload: &Object, name: &'static str) -> Result<Option<i64>, ClaimError>
 fn audiences(payload: &Object) -> Result<Vec<String>, ClaimError> {
     match payload.get("aud") {
         None => Ok(Vec::new()),
-        Some(Value::String(audience)) => Ok(vec![audience.clone()]),
+        Some(Value::String(audience)) => Ok(vec![audience.to_string()]),
         Some(Value::Array(values)) if values.len() <= MAX_VALUES => values
             .iter()
             .map(|value| {
@@ -218,7 +220,7 @@ fn audiences(payload: &Object) -> Result<Vec<String>, ClaimError> {
 }
 
 /// `ver` decides where the application stands, and must agree with the form of `iss`.
-fn read_version(payload: &Object, issuer: &Issuer) -> Result<Option<Version>, ClaimError> {
+fn read_version(payload: &Object<'_>, issuer: &Issuer) -> Result<Option<Version>, ClaimError> {
     let needed = issuer.tenant.is_some() || issuer.app_claim == AppClaim::ByVersion;
     match payload.get("ver") {
         Some(Value::String(ver)) if ver == "1.0" => Ok(Some(Version::V1)),
@@ -231,7 +233,7 @@ fn read_version(payload: &Object, issuer: &Issuer) -> Result<Option<Version>, Cl
 }
 
 fn application(
-    payload: &Object,
+    payload: &Object<'_>,
     issuer: &Issuer,
     ver: Option<Version>,
 ) -> Result<Guid, ClaimError> {

@@ -12,7 +12,7 @@ mod jws;
 mod token;
 
 pub use algorithm::Algorithm;
-pub use cache::TokenCache;
+pub use cache::{CachedToken, TokenCache};
 pub use caller::{Caller, ClaimRefusal};
 pub use claims::{ClaimError, Claims, Version};
 pub use jws::{JwsAlgorithm, JwsSignature, VerifyError, verify};

@@ -38,9 +38,9 @@ pub struct Jws<'a> {
 ///
 /// Its signature has not been looked at, so it offers only what is needed to find the key.
 #[derive(Debug)]
-pub struct UntrustedToken<'a> {
-    pub(super) jws: Jws<'a>,
-    pub(super) payload: Object,
+pub struct UntrustedToken<'j> {
+    pub(super) jws: &'j Jws<'j>,
+    pub(super) payload: Object<'j>,
 }
 
 /// Why bytes are not a token. Every one is `JwtInvalid`.
@@ -85,18 +85,13 @@ impl<'a> Jws<'a> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::TooLarge);
         }
-        let mut parts = token.split(|byte| *byte == b'.');
-        let (Some(header), Some(payload), Some(signature), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(TokenError::Shape);
-        };
-        if header.is_empty() || signature.is_empty() {
+        let parts = Parts::split(token).ok_or(TokenError::Shape)?;
+        if parts.header.is_empty() || parts.signature.is_empty() {
             return Err(TokenError::Shape);
         }
-        let signed = header.len().saturating_add(1).saturating_add(payload.len());
-        let (payload, signature) = (decode(payload)?, decode(signature)?);
-        let header = object(&decode(header)?).ok_or(TokenError::Header)?;
+        let (payload, signature) = (decode(parts.payload)?, decode(parts.signature)?);
+        let header = decode(parts.header)?;
+        let header = object(&header).ok_or(TokenError::Header)?;
         if header.get("crit").is_some() || header.get("b64").is_some() {
             return Err(TokenError::Critical);
         }
@@ -105,19 +100,18 @@ impl<'a> Jws<'a> {
             kid: text(&header, "kid", TokenError::Kid)?,
             typ: text(&header, "typ", TokenError::Type)?,
             payload,
-            signed: token.get(..signed).unwrap_or_default(),
+            signed: parts.signed,
             signature,
         })
     }
 }
 
-impl<'a> UntrustedToken<'a> {
+impl<'j> UntrustedToken<'j> {
     /// Reads a token.
     ///
     /// # Errors
     /// See [`TokenError`].
-    pub fn parse(token: &'a [u8]) -> Result<Self, TokenError> {
-        let jws = Jws::parse(token)?;
+    pub fn read(jws: &'j Jws<'j>) -> Result<Self, TokenError> {
         if !jws
             .kid
             .as_ref()
@@ -180,7 +174,34 @@ fn decode(part: &[u8]) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Shape)
 }
 
-fn object(text: &[u8]) -> Option<Object> {
+/// The three parts of a token, as they stand there.
+struct Parts<'a> {
+    header: &'a [u8],
+    payload: &'a [u8],
+    signature: &'a [u8],
+    /// The first two, with the dot between them.
+    signed: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    /// Looks for the first dot and the last. One between them is found when the payload is decoded, which
+    /// takes none.
+    fn split(token: &'a [u8]) -> Option<Self> {
+        let is_dot = |byte: &u8| *byte == b'.';
+        let first = token.iter().position(is_dot)?;
+        let last = token.iter().rposition(is_dot)?;
+        let (signed, signature) = token.split_at_checked(last)?;
+        let (header, payload) = signed.split_at_checked(first)?;
+        Some(Self {
+            header,
+            payload: payload.get(1..)?,
+            signature: signature.get(1..)?,
+            signed,
+        })
+    }
+}
+
+fn object(text: &[u8]) -> Option<Object<'_>> {
     match json::parse(text) {
         Ok(Value::Object(object)) => Some(object),
         Ok(_) | Err(_) => None,
@@ -188,10 +209,10 @@ fn object(text: &[u8]) -> Option<Object> {
 }
 
 /// A header parameter that is a string where it is there at all.
-fn text(header: &Object, name: &str, error: TokenError) -> Result<Option<String>, TokenError> {
+fn text(header: &Object<'_>, name: &str, error: TokenError) -> Result<Option<String>, TokenError> {
     match header.get(name) {
         None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(Value::String(text)) => Ok(Some(text.to_string())),
         Some(_) => Err(error),
     }
 }
@@ -211,7 +232,8 @@ mod tests {
     }
 
     fn error(token: &str) -> TokenError {
-        UntrustedToken::parse(token.as_bytes())
+        Jws::parse(token.as_bytes())
+            .and_then(|jws| UntrustedToken::read(&jws).map(|_| ()))
             .err()
             .unwrap_or_else(|| panic!("accepted: {token}"))
     }
@@ -221,7 +243,8 @@ mod tests {
     #[test]
     fn reads_what_finds_the_key() {
         let text = token(HEADER, r#"{"iss":"i"}"#, "s");
-        let token = UntrustedToken::parse(text.as_bytes()).unwrap();
+        let jws = Jws::parse(text.as_bytes()).unwrap();
+        let token = UntrustedToken::read(&jws).unwrap();
         assert_eq!(token.algorithm(), "RS256");
         assert_eq!(token.kid(), "k");
         assert_eq!(token.unverified_issuer(), Ok(Some("i")));
@@ -323,7 +346,8 @@ mod tests {
                 "{}",
                 "s",
             );
-            let token = UntrustedToken::parse(text.as_bytes()).unwrap();
+            let jws = Jws::parse(text.as_bytes()).unwrap();
+            let token = UntrustedToken::read(&jws).unwrap();
             assert_eq!(token.check_type(entra).is_ok(), ok, "{typ} {entra}");
         }
     }

@@ -126,7 +126,7 @@ impl KeySet {
     ///
     /// # Errors
     /// See [`KeySetError`].
-    pub fn from_value(value: &Value) -> Result<Self, KeySetError> {
+    pub fn from_value(value: &Value<'_>) -> Result<Self, KeySetError> {
         Self::read(value, None)
     }
 
@@ -216,10 +216,10 @@ impl KeySet {
 }
 
 /// Reads one JWK: its `kid`, the key, and the members that matter as JSON.
-fn read_key(entry: &Value, cloud: Option<&str>) -> Result<(String, Key, String), SkipReason> {
+fn read_key(entry: &Value<'_>, cloud: Option<&str>) -> Result<(String, Key, String), SkipReason> {
     let jwk = entry.as_object().ok_or(SkipReason::Malformed)?;
     let kid = match jwk.get("kid") {
-        Some(Value::String(kid)) if (1..=MAX_KID).contains(&kid.len()) => kid.clone(),
+        Some(Value::String(kid)) if (1..=MAX_KID).contains(&kid.len()) => kid.to_string(),
         Some(_) | None => return Err(SkipReason::Kid),
     };
     check_use(jwk)?;
@@ -235,7 +235,7 @@ fn read_key(entry: &Value, cloud: Option<&str>) -> Result<(String, Key, String),
         let _ = write!(
             text,
             "{separator}\"{name}\":{}",
-            Value::String(value.to_owned()).to_json()
+            Value::String(value.into()).to_json()
         );
     };
     member("kid", &kid);
@@ -260,7 +260,7 @@ fn read_key(entry: &Value, cloud: Option<&str>) -> Result<(String, Key, String),
     ))
 }
 
-fn optional_text<'a>(jwk: &'a Object, name: &str) -> Result<Option<&'a str>, SkipReason> {
+fn optional_text<'a>(jwk: &'a Object<'_>, name: &str) -> Result<Option<&'a str>, SkipReason> {
     match jwk.get(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -269,7 +269,7 @@ fn optional_text<'a>(jwk: &'a Object, name: &str) -> Result<Option<&'a str>, Ski
 }
 
 /// `use` and `key_ops` (RFC 7517 sections 4.2 and 4.3): absent, or for signatures.
-fn check_use(jwk: &Object) -> Result<(), SkipReason> {
+fn check_use(jwk: &Object<'_>) -> Result<(), SkipReason> {
     if optional_text(jwk, "use")?.is_some_and(|purpose| purpose != "sig") {
         return Err(SkipReason::Use);
     }
@@ -289,7 +289,7 @@ fn check_use(jwk: &Object) -> Result<(), SkipReason> {
     }
 }
 
-fn check_cloud(jwk: &Object, cloud: Option<&str>) -> Result<(), SkipReason> {
+fn check_cloud(jwk: &Object<'_>, cloud: Option<&str>) -> Result<(), SkipReason> {
     match (optional_text(jwk, "cloud_instance_name")?, cloud) {
         (Some(of_key), Some(of_metadata)) if of_key != of_metadata => Err(SkipReason::OtherCloud),
         _ => Ok(()),
@@ -298,7 +298,7 @@ fn check_cloud(jwk: &Object, cloud: Option<&str>) -> Result<(), SkipReason> {
 
 type Material<'a> = Vec<(&'static str, &'a str)>;
 
-fn read_material(jwk: &Object) -> Result<(PublicKey, Material<'_>), SkipReason> {
+fn read_material<'k>(jwk: &'k Object<'_>) -> Result<(PublicKey, Material<'k>), SkipReason> {
     let text = |name| optional_text(jwk, name)?.ok_or(SkipReason::Malformed);
     let bytes = |name| {
         URL_SAFE_NO_PAD
@@ -336,7 +336,7 @@ fn read_material(jwk: &Object) -> Result<(PublicKey, Material<'_>), SkipReason> 
 }
 
 /// `alg`: absent (Entra never sends it), or an algorithm that the key fits.
-fn read_algorithm(jwk: &Object, key: &PublicKey) -> Result<Option<Algorithm>, SkipReason> {
+fn read_algorithm(jwk: &Object<'_>, key: &PublicKey) -> Result<Option<Algorithm>, SkipReason> {
     let Some(name) = optional_text(jwk, "alg")? else {
         return Ok(None);
     };

@@ -111,7 +111,8 @@ impl CounterKeys {
     /// that a policy which lists it keeps its count.
     #[must_use]
     pub fn listed(&self, app: Guid) -> String {
-        format!("{}{app}", self.prefix)
+        let text = app.text();
+        [&self.prefix, str::from_utf8(&text).unwrap_or_default()].concat()
     }
 
     /// The record of an unlisted application: its own, for the first [`MAX_UNLISTED`] of them.

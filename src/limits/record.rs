@@ -62,7 +62,8 @@ impl Record {
     /// Writes the record: no more than can be read again. What was begun last, outside of an admission,
     /// is left out first.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
+        let mut bytes = Vec::with_capacity(128);
+        bytes.push(VERSION);
         for section in self.sections.iter().take(MAX_SECTIONS) {
             bytes.extend_from_slice(&section.id.0);
             encode_window(section.window, &mut bytes);

@@ -90,10 +90,10 @@ impl<'a> Operation<'a> {
         let path = canonical(path).ok_or(Unread::Ambiguous)?;
         let method = Method::read(method).ok_or(Unread::Unknown)?;
         let (surface, rest) = surface(path).ok_or(Unread::Unknown)?;
-        let first = rest.split('/').next().unwrap_or_default();
+        let first = segments(rest).next().unwrap_or_default();
         let group = GROUPS
             .iter()
-            .find(|group| group.name.eq_ignore_ascii_case(first))
+            .find(|group| group.name.as_bytes().eq_ignore_ascii_case(first))
             .ok_or(Unread::Unknown)?;
         let (row, deployment) = group
             .rows
@@ -153,19 +153,44 @@ pub fn is_deployment(text: &str) -> bool {
 /// and `..` are resolved, and some servers drop a trailing dot), and of segments' own characters
 /// (`pchar` of RFC 3986 section 3.3) none that escapes (`%`) or brings parameters (`;`).
 fn canonical(path: &[u8]) -> Option<&str> {
-    let path = str::from_utf8(path).ok()?;
-    let is_plain = |segment: &str| {
-        !segment.is_empty()
-            && !segment.ends_with('.')
-            && segment
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte))
-    };
-    path.strip_prefix('/')?
-        .split('/')
-        .all(is_plain)
-        .then_some(path)
+    let mut before = b'/';
+    for byte in path.strip_prefix(b"/")? {
+        let passes = match byte {
+            b'/' => !ends_badly(before),
+            byte => PLAIN.get(usize::from(*byte)).is_some_and(|plain| *plain),
+        };
+        if !passes {
+            return None;
+        }
+        before = *byte;
+    }
+    if ends_badly(before) {
+        return None;
+    }
+    str::from_utf8(path).ok()
 }
+
+/// Whether a segment that ends with this byte, or with the slash that began it, has other readings.
+fn ends_badly(last: u8) -> bool {
+    matches!(last, b'/' | b'.')
+}
+
+/// The characters of a segment that has one reading, by byte.
+#[expect(
+    clippy::as_conversions,
+    clippy::indexing_slicing,
+    reason = "computed while compiling, where a mistake does not compile"
+)]
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut rest: &[u8] = b"-._~!$&'()*+,=:@\
+        0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    while let [byte, after @ ..] = rest {
+        plain[*byte as usize] = true;
+        rest = after;
+    }
+    plain
+};
 
 /// The surface, and the path after its prefix.
 fn surface(path: &str) -> Option<(Surfaces, &str)> {
@@ -177,24 +202,37 @@ fn surface(path: &str) -> Option<(Surfaces, &str)> {
 }
 
 fn strip_segment<'a>(path: &'a str, segment: &str) -> Option<&'a str> {
-    let (first, rest) = path.split_once('/')?;
-    first.eq_ignore_ascii_case(segment).then_some(rest)
+    let (first, rest) = path.split_at_checked(segment.len())?;
+    if !first.eq_ignore_ascii_case(segment) {
+        return None;
+    }
+    rest.strip_prefix('/')
 }
 
 /// Whether a path is of a template; answers the deployment that it names.
 fn fit<'a>(template: &str, path: &'a str) -> Option<Option<&'a str>> {
     let mut deployment = None;
-    let mut segments = path.split('/');
-    for wanted in template.split('/') {
-        let segment = segments.next()?;
+    let mut path_segments = segments(path);
+    for wanted in segments(template) {
+        let segment = path_segments.next()?;
         match wanted {
-            "{id}" => {}
-            "{deployment}" if is_deployment(segment) => deployment = Some(segment),
+            b"{id}" => {}
+            b"{deployment}" => deployment = Some(as_deployment(segment)?),
             fixed if fixed.eq_ignore_ascii_case(segment) => {}
             _ => return None,
         }
     }
-    segments.next().is_none().then_some(deployment)
+    path_segments.next().is_none().then_some(deployment)
+}
+
+/// The segments of a path, as bytes: splitting text searches more than segments have.
+fn segments(path: &str) -> impl Iterator<Item = &[u8]> {
+    path.as_bytes().split(|byte| *byte == b'/')
+}
+
+fn as_deployment(segment: &[u8]) -> Option<&str> {
+    let segment = str::from_utf8(segment).ok()?;
+    is_deployment(segment).then_some(segment)
 }
 
 /// The deployment that the query names. It must be there once at most, written plainly, and under
@@ -221,8 +259,8 @@ fn query_deployment(query: &[u8], surface: Surfaces) -> Result<Option<&str>, Unr
         }
         let value = value
             .strip_prefix(b"=")
-            .and_then(|value| str::from_utf8(value).ok())
-            .filter(|value| is_deployment(value) && name == wanted.as_bytes() && found.is_none());
+            .and_then(as_deployment)
+            .filter(|_| name == wanted.as_bytes() && found.is_none());
         found = Some(value.ok_or(Unread::Ambiguous)?);
     }
     Ok(found)

@@ -104,13 +104,13 @@ fn is_plain(name: &str) -> bool {
 /// A value of the policy at its place.
 #[derive(Clone, Copy)]
 pub(super) struct Node<'a> {
-    value: &'a Value,
+    value: &'a Value<'a>,
     place: Place<'a>,
     errors: &'a Errors,
 }
 
 impl<'a> Node<'a> {
-    pub(super) fn root(value: &'a Value, errors: &'a Errors) -> Self {
+    pub(super) fn root(value: &'a Value<'a>, errors: &'a Errors) -> Self {
         Self {
             value,
             place: Place::ROOT,
@@ -118,7 +118,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    pub(super) fn value(&self) -> &'a Value {
+    pub(super) fn value(&self) -> &'a Value<'a> {
         self.value
     }
 
@@ -243,7 +243,7 @@ impl<'a> Node<'a> {
         most: usize,
         read: impl FnMut(&Node<'_>) -> Read<T>,
     ) -> Read<Vec<T>> {
-        match self.value.as_array().map(<[Value]>::len) {
+        match self.value.as_array().map(<[Value<'_>]>::len) {
             Some(0) => Err(self.note("is empty", format!("for example {example}"))),
             Some(length) if length > most => Err(self.too_many(length, most)),
             _ => self.list(example, read),
@@ -286,7 +286,7 @@ impl<'a> Node<'a> {
         Ok(Members { object, node: self })
     }
 
-    fn child<'c>(&'c self, value: &'c Value, step: Step<'c>) -> Node<'c> {
+    fn child<'c>(&'c self, value: &'c Value<'c>, step: Step<'c>) -> Node<'c> {
         Node {
             value,
             place: Place {
@@ -331,7 +331,7 @@ impl Shape {
 
 /// The members of an object whose names are fixed.
 pub(super) struct Members<'a> {
-    object: &'a Object,
+    object: &'a Object<'a>,
     node: &'a Node<'a>,
 }
 

@@ -2,16 +2,18 @@
 //!
 //! Envoy documents that it turns a `Struct` into JSON; Envoy 1.40 passes the message as it is.
 
+use std::borrow::Cow;
+
 use crate::json::{MAX_DEPTH, Object, Value};
 use crate::protobuf::{Field, fields};
 
 /// Reads a serialised `Struct`; `None` when the bytes are none.
-pub(super) fn parse(bytes: &[u8]) -> Option<Value> {
+pub(super) fn parse(bytes: &[u8]) -> Option<Value<'static>> {
     read_struct(bytes, MAX_DEPTH)
 }
 
 /// `Struct`: 1 `fields`, a map, each entry with 1 `key` and 2 `value`.
-fn read_struct(bytes: &[u8], depth: u8) -> Option<Value> {
+fn read_struct(bytes: &[u8], depth: u8) -> Option<Value<'static>> {
     let depth = depth.checked_sub(1)?;
     let members = fields(bytes)?.into_iter().map(|field| match field {
         (1, Field::Bytes(entry)) => read_entry(entry, depth),
@@ -20,11 +22,11 @@ fn read_struct(bytes: &[u8], depth: u8) -> Option<Value> {
     Object::from_members(members.collect::<Option<_>>()?).map(Value::Object)
 }
 
-fn read_entry(bytes: &[u8], depth: u8) -> Option<(String, Value)> {
-    let (mut name, mut value) = (String::new(), Value::Null);
+fn read_entry(bytes: &[u8], depth: u8) -> Option<(Cow<'static, str>, Value<'static>)> {
+    let (mut name, mut value) = (Cow::Borrowed(""), Value::Null);
     for field in fields(bytes)? {
         match field {
-            (1, Field::Bytes(text)) => name = String::from_utf8(text.to_vec()).ok()?,
+            (1, Field::Bytes(text)) => name = String::from_utf8(text.to_vec()).ok()?.into(),
             (2, Field::Bytes(bytes)) => value = read_value(bytes, depth)?,
             _ => return None,
         }
@@ -34,7 +36,7 @@ fn read_entry(bytes: &[u8], depth: u8) -> Option<(String, Value)> {
 
 /// `Value`: one of 1 `null_value`, 2 `number_value`, 3 `string_value`, 4 `bool_value`,
 /// 5 `struct_value`, 6 `list_value`.
-fn read_value(bytes: &[u8], depth: u8) -> Option<Value> {
+fn read_value(bytes: &[u8], depth: u8) -> Option<Value<'static>> {
     let fields = fields(bytes)?;
     let [field] = fields.as_slice() else {
         return None;
@@ -42,7 +44,7 @@ fn read_value(bytes: &[u8], depth: u8) -> Option<Value> {
     Some(match *field {
         (1, Field::Varint(_)) => Value::Null,
         (2, Field::Fixed64(bits)) => Value::Number(read_number(f64::from_bits(bits))?),
-        (3, Field::Bytes(text)) => Value::String(String::from_utf8(text.to_vec()).ok()?),
+        (3, Field::Bytes(text)) => Value::String(String::from_utf8(text.to_vec()).ok()?.into()),
         (4, Field::Varint(value)) => Value::Bool(value != 0),
         (5, Field::Bytes(bytes)) => read_struct(bytes, depth)?,
         (6, Field::Bytes(bytes)) => read_list(bytes, depth)?,
@@ -67,7 +69,7 @@ fn read_number(number: f64) -> Option<serde_json::Number> {
 }
 
 /// `ListValue`: 1 `values`.
-fn read_list(bytes: &[u8], depth: u8) -> Option<Value> {
+fn read_list(bytes: &[u8], depth: u8) -> Option<Value<'static>> {
     let depth = depth.checked_sub(1)?;
     let values = fields(bytes)?.into_iter().map(|field| match field {
         (1, Field::Bytes(value)) => read_value(value, depth),
@@ -88,7 +90,7 @@ pub(super) mod tests {
         encode_struct(value.as_object().unwrap())
     }
 
-    fn encode_struct(object: &Object) -> Vec<u8> {
+    fn encode_struct(object: &Object<'_>) -> Vec<u8> {
         let mut message = Vec::new();
         for (name, value) in object.iter() {
             let mut entry = Vec::new();
@@ -99,7 +101,7 @@ pub(super) mod tests {
         message
     }
 
-    fn encode_value(value: &Value) -> Vec<u8> {
+    fn encode_value(value: &Value<'_>) -> Vec<u8> {
         let mut message = Vec::new();
         match value {
             Value::Null => message.extend([0x08, 0]),

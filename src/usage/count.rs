@@ -41,7 +41,7 @@ impl Usage {
         }
     }
 
-    fn read(object: &Object) -> Self {
+    fn read(object: &Object<'_>) -> Self {
         let mut reader = Reader { malformed: false };
         let [prompt, input, completion, output, total] = [
             "prompt_tokens",
@@ -105,7 +105,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn count(&mut self, object: &Object, name: &str) -> Option<u64> {
+    fn count(&mut self, object: &Object<'_>, name: &str) -> Option<u64> {
         let count = match object.get(name)? {
             Value::Null => return None,
             Value::Number(number) => number.as_u64(),
@@ -115,7 +115,7 @@ impl Reader {
         count
     }
 
-    fn detail(&mut self, object: &Object, name: &str, detail: &str) -> Option<u64> {
+    fn detail(&mut self, object: &Object<'_>, name: &str, detail: &str) -> Option<u64> {
         match object.get(name)? {
             Value::Null => None,
             Value::Object(details) => self.count(details, detail),

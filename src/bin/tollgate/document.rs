@@ -26,7 +26,7 @@ pub(crate) struct Located {
 #[derive(Clone, Debug)]
 pub(crate) enum Data {
     /// `null`, booleans, numbers.
-    Plain(Value),
+    Plain(Value<'static>),
     /// A string; `literal` when it stands in a block of its own (`|` in YAML), line by line.
     Text {
         text: String,
@@ -88,15 +88,15 @@ impl Located {
     }
 
     /// The value alone.
-    pub(crate) fn to_value(&self) -> Value {
+    pub(crate) fn to_value(&self) -> Value<'static> {
         match &self.data {
             Data::Plain(value) => value.clone(),
-            Data::Text { text, .. } => Value::String(text.clone()),
+            Data::Text { text, .. } => Value::String(text.clone().into()),
             Data::List(elements) => Value::Array(elements.iter().map(Self::to_value).collect()),
             Data::Map(members) => {
                 let members = members
                     .iter()
-                    .map(|(key, value)| (key.name.clone(), value.to_value()));
+                    .map(|(key, value)| (key.name.clone().into(), value.to_value()));
                 // Both readers refuse repeats.
                 Value::Object(Object::from_members(members.collect()).unwrap_or_default())
             }
@@ -157,7 +157,8 @@ fn of_ast(value: &ast::Value<'_>) -> Located {
             literal: false,
         },
         ast::Value::NumberLit(number) => {
-            Data::Plain(json::parse(number.value.as_bytes()).unwrap_or(Value::Null))
+            let value = json::parse(number.value.as_bytes()).unwrap_or(Value::Null);
+            Data::Plain(value.into_owned())
         }
         ast::Value::BooleanLit(boolean) => Data::Plain(Value::Bool(boolean.value)),
         ast::Value::NullKeyword(_) => Data::Plain(Value::Null),

@@ -1,5 +1,7 @@
 //! Policies as text, their keys in the order of the documentation.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 use tollgate::json;
 
@@ -68,17 +70,17 @@ pub(crate) fn print(value: &Value) -> String {
     serde_json::to_string_pretty(&ordered(value)).unwrap_or_default()
 }
 
-fn ordered(value: &Value) -> json::Value {
+fn ordered(value: &Value) -> json::Value<'static> {
     match value {
         Value::Null => json::Value::Null,
         Value::Bool(value) => json::Value::Bool(*value),
         Value::Number(number) => json::Value::Number(number.clone()),
-        Value::String(text) => json::Value::String(text.clone()),
+        Value::String(text) => json::Value::String(text.clone().into()),
         Value::Array(values) => json::Value::Array(values.iter().map(ordered).collect()),
         Value::Object(members) => {
-            let mut members: Vec<_> = members
+            let mut members: Vec<(Cow<'static, str>, _)> = members
                 .iter()
-                .map(|(name, value)| (name.clone(), ordered(value)))
+                .map(|(name, value)| (name.clone().into(), ordered(value)))
                 .collect();
             let rank = |name: &str| {
                 ORDER

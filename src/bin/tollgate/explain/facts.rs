@@ -20,7 +20,7 @@ pub(super) struct Facts<'a> {
     head: RequestHead<'a>,
     credential: Credential<'a>,
     jws: Option<Jws<'a>>,
-    pub(super) payload: Option<Object>,
+    pub(super) payload: Option<Object<'static>>,
     pub(super) issuer: Option<(usize, &'a Issuer)>,
     claims: Option<Claims>,
     pub(super) operation: Result<Operation<'a>, Unread>,
@@ -354,14 +354,14 @@ impl<'a> Facts<'a> {
     }
 }
 
-pub(super) fn payload(jws: &Jws<'_>) -> Option<Object> {
+pub(super) fn payload(jws: &Jws<'_>) -> Option<Object<'static>> {
     match json::parse(&jws.payload) {
-        Ok(Value::Object(object)) => Some(object),
+        Ok(Value::Object(object)) => Some(object.into_owned()),
         _ => None,
     }
 }
 
-pub(super) fn number(value: &Value) -> Option<i64> {
+pub(super) fn number(value: &Value<'_>) -> Option<i64> {
     match value {
         Value::Number(number) => number.as_i64(),
         _ => None,
