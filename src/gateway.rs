@@ -6,6 +6,7 @@
 mod reading;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::body::RequestBody;
@@ -244,8 +245,7 @@ impl Gateway {
         &self.policy
     }
 
-    /// Decides on a request. `clock` is read again where counters are, after
-    /// whatever took its time before.
+    /// Decides on a request. `clock` is read again where another worker's count is later.
     pub fn decide(
         &mut self,
         headers: &HeaderMap,
@@ -255,6 +255,7 @@ impl Gateway {
     ) -> Verdict {
         let policy = Rc::clone(&self.policy);
         let now = clock();
+        let clock = &from(now, clock);
         let around = Around { now, clock, store };
         let head = RequestHead::read(headers, &policy);
         let operation = head.operation();
@@ -644,6 +645,12 @@ impl Gateway {
     pub fn take_tallies(&mut self) -> Tallies {
         std::mem::take(&mut self.tallies)
     }
+}
+
+/// A clock that tells a time which was read already, once: a reading is a call of the host.
+fn from(now: Time, clock: &dyn Fn() -> Time) -> impl Fn() -> Time {
+    let read = Cell::new(Some(now));
+    move || read.take().unwrap_or_else(clock)
 }
 
 /// Whether an application may do what is asked. One that is narrowed in any way may do nothing that

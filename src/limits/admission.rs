@@ -100,8 +100,8 @@ pub enum TokensUsed {
 
 /// Counts a call against all limits of its application that are for it, or against none.
 ///
-/// The clock is read after the record: a reading from before, by a worker that was held up, would
-/// look like a clock that was set back.
+/// The clock may tell the time of the request first. It is read again when another worker was later: a worker
+/// that was held up would look like a clock that was set back.
 ///
 /// # Errors
 /// The host failed, or other workers were always first: the caller must refuse.
@@ -119,7 +119,10 @@ pub fn admit(
     }
     let updated = store::update(store, &key, |value| {
         let mut record = value.map(Record::decode).unwrap_or_default();
-        let now = clock();
+        let mut now = clock();
+        if record.is_ahead_of(now) {
+            now = clock();
+        }
         match take_all(&mut record, limits, asking, now) {
             Ok(held) => {
                 record.drop_finished(limits, now);

@@ -62,7 +62,9 @@ impl Record {
     /// Writes the record: no more than can be read again. What was begun last, outside of an admission,
     /// is left out first.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(128);
+        let size = |section: &Section| section.state.size().saturating_add(SECTION_HEAD);
+        let sizes = self.sections.iter().map(size);
+        let mut bytes = Vec::with_capacity(sizes.fold(1, usize::saturating_add));
         bytes.push(VERSION);
         for section in self.sections.iter().take(MAX_SECTIONS) {
             bytes.extend_from_slice(&section.id.0);
@@ -93,6 +95,12 @@ impl Record {
         &mut self.sections[position].state
     }
 
+    /// Whether something was counted after this moment.
+    pub(super) fn is_ahead_of(&self, now: Time) -> bool {
+        let is_ahead = |section: &Section| section.state.is_ahead_of(section.window, now);
+        self.sections.iter().any(is_ahead)
+    }
+
     /// Drops limits that the policy no longer has, once nothing is counted in them.
     pub(super) fn drop_finished(&mut self, current: &[NamedLimit], now: Time) {
         let is_current = |id| current.iter().any(|named| named.id == id);
@@ -113,6 +121,8 @@ impl Record {
 }
 
 const SLIDING: u8 = 0;
+/// Bytes of a section before its state: id, kind and length of the window.
+const SECTION_HEAD: usize = 8 + 1 + 8;
 
 fn encode_window(window: Window, bytes: &mut Vec<u8>) {
     let (kind, millis) = match window {

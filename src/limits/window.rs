@@ -28,10 +28,6 @@ const DAYS_PER_WEEK: u64 = 7;
 const DAYS_FROM_MONDAY_TO_EPOCH: u64 = 3;
 
 /// What one limit has counted.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a box would be an allocation per request"
-)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// A sliding window.
@@ -64,11 +60,19 @@ pub(super) struct Standing {
     pub(super) reset_in: u64,
 }
 
-/// A ring of slots, newest first.
+/// The slots of a window that are not empty, newest first: most are, and every one of them would be read and
+/// written with every request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sliding {
     newest: u64,
-    counts: [u64; KEPT],
+    slots: Vec<Slot>,
+}
+
+/// What one slot counts, and how many slots before the newest it lies: below [`KEPT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot {
+    age: u8,
+    count: u64,
 }
 
 /// A count and its period.
@@ -85,9 +89,21 @@ impl State {
         match window {
             Window::Sliding { .. } => Self::Sliding(Sliding {
                 newest: 0,
-                counts: [0; KEPT],
+                slots: Vec::new(),
             }),
             Window::Calendar(_) => Self::Calendar(Calendar { start: 0, count: 0 }),
+        }
+    }
+
+    /// Whether something was counted after this moment: by a worker whose clock was read later.
+    #[must_use]
+    pub(super) fn is_ahead_of(&self, window: Window, now: Time) -> bool {
+        match (self, window) {
+            (Self::Sliding(state), Window::Sliding { millis }) => {
+                state.newest > slot_of(millis, now)
+            }
+            (Self::Calendar(state), Window::Calendar(_)) => state.start > now.millis(),
+            (Self::Sliding(_) | Self::Calendar(_), _) => false,
         }
     }
 
@@ -124,8 +140,7 @@ impl State {
     pub(super) fn take(&mut self, amount: u64) -> Place {
         match self {
             Self::Sliding(state) => {
-                let [newest, ..] = &mut state.counts;
-                *newest = newest.saturating_add(amount);
+                state.take(amount);
                 Place(state.newest)
             }
             Self::Calendar(state) => {
@@ -150,8 +165,17 @@ impl State {
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {
         match self {
-            Self::Sliding(state) => state.counts.iter().all(|count| *count == 0),
+            Self::Sliding(state) => state.slots.is_empty(),
             Self::Calendar(state) => state.count == 0,
+        }
+    }
+
+    /// How many bytes [`Self::encode`] appends.
+    #[must_use]
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Sliding(state) => state.slots.len().saturating_mul(9).saturating_add(9),
+            Self::Calendar(_) => 16,
         }
     }
 
@@ -160,7 +184,7 @@ impl State {
         match self {
             Self::Sliding(state) => {
                 bytes.extend_from_slice(&state.newest.to_le_bytes());
-                state.encode_counts(bytes);
+                state.encode_slots(bytes);
             }
             Self::Calendar(state) => {
                 bytes.extend_from_slice(&state.start.to_le_bytes());
@@ -176,17 +200,12 @@ impl State {
         let first = u64::from_le_bytes(*first);
         match window {
             Window::Sliding { .. } => {
-                let (counts, rest) = match layout {
+                let (slots, rest) = match layout {
                     Layout::Dense => decode_dense(rest)?,
                     Layout::Sparse => decode_sparse(rest)?,
                 };
-                Some((
-                    Self::Sliding(Sliding {
-                        newest: first,
-                        counts,
-                    }),
-                    rest,
-                ))
+                let newest = first;
+                Some((Self::Sliding(Sliding { newest, slots }), rest))
             }
             Window::Calendar(_) => {
                 let (count, rest) = rest.split_first_chunk::<8>()?;
@@ -203,26 +222,36 @@ impl State {
     }
 }
 
-fn decode_dense(mut bytes: &[u8]) -> Option<([u64; KEPT], &[u8])> {
-    let mut counts = [0; KEPT];
-    for count in &mut counts {
-        let (number, rest) = bytes.split_first_chunk::<4>()?;
-        *count = u32::from_le_bytes(*number).into();
+fn decode_dense(mut bytes: &[u8]) -> Option<(Vec<Slot>, &[u8])> {
+    let mut slots = Vec::new();
+    for age in (0..=u8::MAX).take(KEPT) {
+        let (count, rest) = bytes.split_first_chunk::<4>()?;
+        let count = u32::from_le_bytes(*count).into();
+        if count > 0 {
+            slots.push(Slot { age, count });
+        }
         bytes = rest;
     }
-    Some((counts, bytes))
+    Some((slots, bytes))
 }
 
-fn decode_sparse(bytes: &[u8]) -> Option<([u64; KEPT], &[u8])> {
+fn decode_sparse(bytes: &[u8]) -> Option<(Vec<Slot>, &[u8])> {
     let (used, mut rest) = bytes.split_first()?;
-    let mut counts = [0; KEPT];
+    // Room for the one that the next call begins.
+    let mut slots = Vec::with_capacity(usize::from(*used).saturating_add(1).min(KEPT));
+    let mut from = 0;
     for _ in 0..*used {
         let (age, left) = rest.split_first()?;
         let (count, left) = left.split_first_chunk::<8>()?;
-        *counts.get_mut(usize::from(*age))? = u64::from_le_bytes(*count);
+        let (age, count) = (*age, u64::from_le_bytes(*count));
+        if age < from || usize::from(age) >= KEPT || count == 0 {
+            return None;
+        }
+        slots.push(Slot { age, count });
+        from = age.saturating_add(1);
         rest = left;
     }
-    Some((counts, rest))
+    Some((slots, rest))
 }
 
 /// Length of a slot in nanoseconds, rounded up so that the slots cover the window.
@@ -234,6 +263,12 @@ fn slot_nanos(window_millis: u64) -> u64 {
         .max(1)
 }
 
+/// The slot that holds a moment, counted from 1970.
+fn slot_of(window_millis: u64, now: Time) -> u64 {
+    let slot_nanos = slot_nanos(window_millis);
+    now.nanos().checked_div(slot_nanos).unwrap_or(0)
+}
+
 /// Nanoseconds to milliseconds, rounded up.
 fn millis_up(nanos: u64) -> u64 {
     nanos.div_ceil(1_000_000)
@@ -241,18 +276,11 @@ fn millis_up(nanos: u64) -> u64 {
 
 impl Sliding {
     fn advance(&mut self, window_millis: u64, now: Time) -> bool {
-        let slot_nanos = slot_nanos(window_millis);
-        let slot = now.nanos().checked_div(slot_nanos).unwrap_or(0);
+        let slot = slot_of(window_millis, now);
         if slot >= self.newest {
-            let passed = usize::try_from(slot.saturating_sub(self.newest)).unwrap_or(KEPT);
-            if passed >= KEPT {
-                self.counts = [0; KEPT];
-            } else {
-                self.counts.rotate_right(passed);
-                self.counts
-                    .iter_mut()
-                    .take(passed)
-                    .for_each(|count| *count = 0);
+            let passed = slot.saturating_sub(self.newest);
+            if passed > 0 {
+                self.age_by(u8::try_from(passed).unwrap_or(u8::MAX));
             }
             self.newest = slot;
             return false;
@@ -261,51 +289,69 @@ impl Sliding {
         let tolerance = TOLERANCE_MILLIS
             .min(window_millis / 2)
             .saturating_mul(1_000_000);
-        let set_back = ahead > 1 && ahead.saturating_mul(slot_nanos) > tolerance;
+        let set_back = ahead > 1 && ahead.saturating_mul(slot_nanos(window_millis)) > tolerance;
         if set_back {
             self.newest = slot;
         }
         set_back
     }
 
-    fn encode_counts(&self, bytes: &mut Vec<u8>) {
-        let used = (0_u8..).zip(self.counts).filter(|(_, count)| *count > 0);
-        bytes.push(u8::try_from(used.clone().count()).unwrap_or(u8::MAX));
-        for (age, count) in used {
-            bytes.push(age);
-            bytes.extend_from_slice(&count.to_le_bytes());
+    /// Moves every slot on, and drops those that have left.
+    fn age_by(&mut self, passed: u8) {
+        self.slots.retain_mut(|slot| {
+            slot.age = slot.age.saturating_add(passed);
+            usize::from(slot.age) < KEPT
+        });
+    }
+
+    fn take(&mut self, amount: u64) {
+        match self.slots.first_mut() {
+            Some(newest) if newest.age == 0 => newest.count = newest.count.saturating_add(amount),
+            Some(_) | None if amount > 0 => self.slots.insert(
+                0,
+                Slot {
+                    age: 0,
+                    count: amount,
+                },
+            ),
+            Some(_) | None => {}
+        }
+    }
+
+    fn encode_slots(&self, bytes: &mut Vec<u8>) {
+        // No more than KEPT.
+        bytes.push(u8::try_from(self.slots.len()).unwrap_or(u8::MAX));
+        for slot in &self.slots {
+            bytes.push(slot.age);
+            bytes.extend_from_slice(&slot.count.to_le_bytes());
         }
     }
 
     fn used(&self) -> u64 {
-        self.counts.iter().copied().fold(0, u64::saturating_add)
+        let counts = self.slots.iter().map(|slot| slot.count);
+        counts.fold(0, u64::saturating_add)
     }
 
     fn standing(&self, window_millis: u64, most: u64, now: Time) -> Standing {
         let used = self.used();
         let slot_nanos = slot_nanos(window_millis);
         // The slot at `age` leaves when the newest slot is KEPT - age slots further on.
-        let leaves_in = |age: usize| {
+        let leaves_in = |slot: &Slot| {
+            let age = usize::from(slot.age);
             let slots = u64::try_from(KEPT.saturating_sub(age)).unwrap_or(u64::MAX);
             let at = self.newest.saturating_add(slots).saturating_mul(slot_nanos);
             millis_up(at.saturating_sub(now.nanos()))
         };
         let mut left = used;
         let mut room_in = 0;
-        for (age, count) in self.counts.iter().enumerate().rev() {
+        for slot in self.slots.iter().rev() {
             if left <= most {
                 break;
             }
-            if *count > 0 {
-                left = left.saturating_sub(*count);
-                room_in = leaves_in(age);
-            }
+            left = left.saturating_sub(slot.count);
+            room_in = leaves_in(slot);
         }
-        let reset_in = self
-            .counts
-            .iter()
-            .position(|count| *count > 0)
-            .map_or(0, leaves_in);
+        let reset_in = self.slots.first().map_or(0, leaves_in);
         Standing {
             used,
             room_in,
@@ -313,13 +359,16 @@ impl Sliding {
         }
     }
 
-    /// A place that the ring has moved past counts no more; one ahead of it (the clock was set
+    /// A place that has left the window counts no more; one ahead of it (the clock was set
     /// back) counts in the newest slot.
     fn give_back(&mut self, place: Place, amount: u64) {
-        let age = usize::try_from(self.newest.saturating_sub(place.0)).unwrap_or(KEPT);
-        if let Some(count) = self.counts.get_mut(age) {
-            *count = count.saturating_sub(amount);
-        }
+        let age = self.newest.saturating_sub(place.0);
+        self.slots.retain_mut(|slot| {
+            if u64::from(slot.age) == age {
+                slot.count = slot.count.saturating_sub(amount);
+            }
+            slot.count > 0
+        });
     }
 }
 
@@ -574,6 +623,7 @@ mod tests {
             }
             let mut bytes = Vec::new();
             counter.state.encode(&mut bytes);
+            assert_eq!(bytes.len(), counter.state.size());
             bytes.push(7);
             assert_eq!(
                 State::decode(window, Layout::Sparse, &bytes),

@@ -1,5 +1,7 @@
 mod ledger;
 
+use std::cell::RefCell;
+
 use super::*;
 use crate::limits::name_limits;
 use crate::policy::{Deployments, Pattern, Period, Scope};
@@ -286,4 +288,32 @@ fn a_limit_is_for_what_it_names_and_for_what_nobody_knows() {
     };
     bench.ask(&listing).unwrap();
     assert!(bench.ask(&asking(5)).is_err());
+}
+
+/// A worker that was held up between reading the clock and reading the record.
+#[test]
+fn a_time_older_than_what_is_counted_is_not_used() {
+    const SECOND: u64 = 1_000;
+    let window = Window::Sliding { millis: SECOND };
+    let bench = Bench::new(&[Limit {
+        measure: Measure::Calls,
+        ..tokens(2, false, window)
+    }]);
+    let ask = |times: &[u64]| {
+        let mut times = times.iter();
+        let clock = RefCell::new(|| Time::from_millis(*times.next().expect("read too often")));
+        let clock = || clock.borrow_mut()();
+        let key = "app".to_owned();
+        let admitted = admit(&bench.store, key, &bench.limits, &asking(0), &clock, &mut 0).unwrap();
+        assert!(times.next().is_none(), "not read often enough");
+        admitted
+    };
+    let later = NOON + 3 * SECOND;
+    assert!(matches!(ask(&[later]), Admitted::Counted(_)));
+    // Three windows ago: taken for now, what is counted would move there, and leave too early.
+    assert!(matches!(ask(&[NOON, later]), Admitted::Counted(_)));
+    let Admitted::Reached(reached) = ask(&[later + SECOND - 1]) else {
+        panic!("one too many");
+    };
+    assert!(reached.room_in <= 1 + SECOND.div_ceil(60));
 }
