@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::Error;
 
 /// Deepest nesting accepted, arrays and objects counted together.
 ///
@@ -37,22 +38,19 @@ pub enum Value<'t> {
 pub struct Object<'t>(Vec<(Cow<'t, str>, Value<'t>)>);
 
 /// Why text is not the JSON that is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JsonError(String);
-
-impl JsonError {
-    /// Longest text kept: a member's name may be as long as the input.
-    const MAX: usize = 200;
-
-    #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-    fn new(error: serde_json::Error) -> Self {
-        Self(error.to_string().chars().take(Self::MAX).collect())
-    }
-}
+#[derive(Debug)]
+pub struct JsonError(Error);
 
 impl fmt::Display for JsonError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
+        /// Most characters shown: a member's name may be as long as the input.
+        const MAX: usize = 200;
+        let text = self.0.to_string();
+        let end = text
+            .char_indices()
+            .nth(MAX)
+            .map_or(text.len(), |(at, _)| at);
+        formatter.write_str(text.get(..end).unwrap_or_default())
     }
 }
 
@@ -61,11 +59,13 @@ impl fmt::Display for JsonError {
 /// # Errors
 /// Malformed text, a repeated member name, nesting deeper than [`MAX_DEPTH`].
 pub fn parse(text: &[u8]) -> Result<Value<'_>, JsonError> {
-    let mut reader = serde_json::Deserializer::from_slice(text);
+    // Once for all of its strings.
+    let text = str::from_utf8(text).map_err(|error| JsonError(Error::custom(error)))?;
+    let mut reader = serde_json::Deserializer::from_str(text);
     let value = Node { depth: MAX_DEPTH }
         .deserialize(&mut reader)
-        .map_err(JsonError::new)?;
-    reader.end().map_err(JsonError::new)?;
+        .map_err(JsonError)?;
+    reader.end().map_err(JsonError)?;
     Ok(value)
 }
 
@@ -263,12 +263,14 @@ impl<'de> Visitor<'de> for Node {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value<'de>, A::Error> {
         let depth = self.deeper().map_err(A::Error::custom)?;
-        let mut object: Vec<(Cow<'de, str>, Value<'de>)> = Vec::new();
+        let mut object: Vec<(Cow<'de, str>, Value<'de>)> = Vec::with_capacity(ROOM);
+        let mut shapes = Shapes::default();
         while let Some(name) = members.next_key_seed(Name)? {
-            if object
-                .iter()
-                .take(SMALL_OBJECT)
-                .any(|(known, _)| is_same(known, &name))
+            if shapes.may_repeat(&name)
+                && object
+                    .iter()
+                    .take(SMALL_OBJECT)
+                    .any(|(known, _)| is_same(known, &name))
             {
                 return Err(A::Error::custom(format_args!("repeated member {name:?}")));
             }
@@ -313,6 +315,30 @@ impl<'de> Visitor<'de> for Name {
 /// costs a call.
 fn is_same(one: &str, other: &str) -> bool {
     one.len() == other.len() && one.as_bytes().last() == other.as_bytes().last() && one == other
+}
+
+/// Room for the members of most objects.
+const ROOM: usize = 8;
+
+/// The shapes of the names that an object has: a new one cannot be a repeat, and most are new.
+#[derive(Default)]
+struct Shapes(u64);
+
+impl Shapes {
+    /// Whether a name has the shape of an earlier one.
+    fn may_repeat(&mut self, name: &str) -> bool {
+        let (first, last) = match name.as_bytes() {
+            [] => (0, 0),
+            [only] => (*only, *only),
+            [first, .., last] => (*first, *last),
+        };
+        let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
+        let shape = length.wrapping_mul(7) ^ u32::from(first) ^ u32::from(last).wrapping_mul(5);
+        let bit = 1_u64.rotate_left(shape);
+        let earlier = self.0 & bit != 0;
+        self.0 |= bit;
+        earlier
+    }
 }
 
 /// A name that stands twice, in an object too large to be searched member by member.

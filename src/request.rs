@@ -127,6 +127,7 @@ impl<'a> RequestHead<'a> {
     pub fn read(headers: &'a HeaderMap, policy: &Policy) -> Self {
         let mut head = Self::default();
         let mut protocols = Vec::new();
+        let special = Lengths::of_special(policy);
         for (name, value) in headers.iter() {
             match name {
                 b":method" => head.method = value,
@@ -136,7 +137,8 @@ impl<'a> RequestHead<'a> {
                 b"access-control-request-method" => head.asks_for_method = true,
                 _ if same_name(name, "authorization") => head.authorization.push(value),
                 _ if same_name(name, "sec-websocket-protocol") => protocols.push(value),
-                _ => head.note_special(name, policy),
+                _ if special.include(name.len()) => head.note_special(name, policy),
+                _ => {}
             }
         }
         if protocols.iter().any(|value| list_holds_key(value)) {
@@ -220,6 +222,30 @@ impl<'a> RequestHead<'a> {
             path.extend_from_slice(&kept.join(&b'&'));
         }
         path
+    }
+}
+
+/// Lengths of names: a header of another length is none of them, which most are.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lengths(u64);
+
+impl Lengths {
+    /// Those of the names that [`RequestHead::note_special`] looks for.
+    fn of_special(policy: &Policy) -> Self {
+        let keys = policy.api_keys.headers.iter().map(String::len);
+        let identity = policy.forward.headers.iter().map(|(name, _)| name.len());
+        let overrides = OVERRIDES.iter().map(|name| name.len());
+        let lengths = keys.chain(identity).chain(overrides);
+        Self(lengths.fold(0, |all, length| all | Self::bit(length)))
+    }
+
+    fn include(self, length: usize) -> bool {
+        self.0 & Self::bit(length) != 0
+    }
+
+    /// Lengths that differ by a multiple of 64 share one.
+    fn bit(length: usize) -> u64 {
+        1_u64.rotate_left(u32::try_from(length).unwrap_or(u32::MAX))
     }
 }
 

@@ -82,25 +82,26 @@ impl Claims {
         issuer: &Issuer,
         wanted: &[String],
     ) -> Result<Self, ClaimError> {
-        let ver = read_version(payload, issuer)?;
+        let found = Found::new(payload);
+        let ver = read_version(found.ver, issuer)?;
         let named = wanted
             .iter()
             .filter_map(|name| Some((name.clone(), payload.get(name)?.clone().into_owned())))
             .collect();
         Ok(Self {
-            iss: text(payload, "iss")?
+            iss: text(found.iss, "iss")?
                 .ok_or_else(|| missing("iss"))?
                 .to_owned(),
             ver,
-            exp: date(payload, "exp")?.ok_or_else(|| missing("exp"))?,
-            nbf: date(payload, "nbf")?,
-            iat: date(payload, "iat")?,
-            aud: audiences(payload)?,
-            app_id: application(payload, issuer, ver)?,
-            tid: guid(payload, "tid")?,
-            oid: guid(payload, "oid")?,
-            uti: short_text(payload, "uti"),
-            idtyp: short_text(payload, "idtyp"),
+            exp: date(found.exp, "exp")?.ok_or_else(|| missing("exp"))?,
+            nbf: date(found.nbf, "nbf")?,
+            iat: date(found.iat, "iat")?,
+            aud: audiences(found.aud)?,
+            app_id: application(payload, &found, issuer, ver)?,
+            tid: guid(found.tid, "tid")?,
+            oid: guid(found.oid, "oid")?,
+            uti: short_text(found.uti),
+            idtyp: short_text(found.idtyp),
             named,
         })
     }
@@ -134,6 +135,50 @@ impl Claims {
     }
 }
 
+/// The claims that every decision or the log needs, found in one pass.
+#[derive(Default)]
+struct Found<'p> {
+    iss: Claim<'p>,
+    ver: Claim<'p>,
+    exp: Claim<'p>,
+    nbf: Claim<'p>,
+    iat: Claim<'p>,
+    aud: Claim<'p>,
+    appid: Claim<'p>,
+    azp: Claim<'p>,
+    tid: Claim<'p>,
+    oid: Claim<'p>,
+    uti: Claim<'p>,
+    idtyp: Claim<'p>,
+}
+
+type Claim<'p> = Option<&'p Value<'p>>;
+
+impl<'p> Found<'p> {
+    fn new(payload: &'p Object<'p>) -> Self {
+        let mut found = Self::default();
+        for (name, value) in payload.iter() {
+            let claim = match name {
+                "iss" => &mut found.iss,
+                "ver" => &mut found.ver,
+                "exp" => &mut found.exp,
+                "nbf" => &mut found.nbf,
+                "iat" => &mut found.iat,
+                "aud" => &mut found.aud,
+                "appid" => &mut found.appid,
+                "azp" => &mut found.azp,
+                "tid" => &mut found.tid,
+                "oid" => &mut found.oid,
+                "uti" => &mut found.uti,
+                "idtyp" => &mut found.idtyp,
+                _ => continue,
+            };
+            *claim = Some(value);
+        }
+        found
+    }
+}
+
 fn missing(name: &str) -> ClaimError {
     ClaimError::Missing(name.to_owned())
 }
@@ -151,8 +196,8 @@ fn weight(value: &Value<'_>) -> usize {
     inner.saturating_add(size_of::<Value<'_>>())
 }
 
-fn text<'p>(payload: &'p Object<'_>, name: &'static str) -> Result<Option<&'p str>, ClaimError> {
-    match payload.get(name) {
+fn text<'p>(claim: Claim<'p>, name: &'static str) -> Result<Option<&'p str>, ClaimError> {
+    match claim {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
         Some(_) => Err(ClaimError::Type(name)),
@@ -160,22 +205,22 @@ fn text<'p>(payload: &'p Object<'_>, name: &'static str) -> Result<Option<&'p st
 }
 
 /// A text that only the log shows: left out rather than refused when it is odd.
-fn short_text(payload: &Object<'_>, name: &str) -> Option<String> {
-    let text = payload.get(name)?.as_str()?;
+fn short_text(claim: Claim<'_>) -> Option<String> {
+    let text = claim?.as_str()?;
     (text.len() <= MAX_SHORT_TEXT).then(|| text.to_owned())
 }
 
-fn guid(payload: &Object<'_>, name: &'static str) -> Result<Option<Guid>, ClaimError> {
-    text(payload, name)?
+fn guid(claim: Claim<'_>, name: &'static str) -> Result<Option<Guid>, ClaimError> {
+    text(claim, name)?
         .map(|text| Guid::parse(text).ok_or(ClaimError::Type(name)))
         .transpose()
 }
 
 /// A NumericDate (RFC 7519 section 2): seconds, possibly with a fraction, which is cut off.
-fn date(payload: &Object<'_>, name: &'static str) -> Result<Option<i64>, ClaimError> {
+fn date(claim: Claim<'_>, name: &'static str) -> Result<Option<i64>, ClaimError> {
     /// 2^53: every whole number up to here is exact, and it is far beyond any date.
     const MAX: f64 = 9_007_199_254_740_992.0;
-    let Some(value) = payload.get(name) else {
+    let Some(value) = claim else {
         return Ok(None);
     };
     let Value::Number(number) = value else {
@@ -202,8 +247,8 @@ fn date(payload: &Object<'_>, name: &'static str) -> Result<Option<i64>, ClaimEr
     }
 }
 
-fn audiences(payload: &Object) -> Result<Vec<String>, ClaimError> {
-    match payload.get("aud") {
+fn audiences(claim: Claim<'_>) -> Result<Vec<String>, ClaimError> {
+    match claim {
         None => Ok(Vec::new()),
         Some(Value::String(audience)) => Ok(vec![audience.to_string()]),
         Some(Value::Array(values)) if values.len() <= MAX_VALUES => values
@@ -220,9 +265,9 @@ fn audiences(payload: &Object) -> Result<Vec<String>, ClaimError> {
 }
 
 /// `ver` decides where the application stands, and must agree with the form of `iss`.
-fn read_version(payload: &Object<'_>, issuer: &Issuer) -> Result<Option<Version>, ClaimError> {
+fn read_version(claim: Claim<'_>, issuer: &Issuer) -> Result<Option<Version>, ClaimError> {
     let needed = issuer.tenant.is_some() || issuer.app_claim == AppClaim::ByVersion;
-    match payload.get("ver") {
+    match claim {
         Some(Value::String(ver)) if ver == "1.0" => Ok(Some(Version::V1)),
         Some(Value::String(ver)) if ver == "2.0" => Ok(Some(Version::V2)),
         _ if !needed => Ok(None),
@@ -234,25 +279,24 @@ fn read_version(payload: &Object<'_>, issuer: &Issuer) -> Result<Option<Version>
 
 fn application(
     payload: &Object<'_>,
+    found: &Found<'_>,
     issuer: &Issuer,
     ver: Option<Version>,
 ) -> Result<Guid, ClaimError> {
-    let (name, other) = match (&issuer.app_claim, ver) {
-        (AppClaim::Named(name), _) => (name.as_str(), None),
-        (AppClaim::ByVersion, Some(Version::V1)) => ("appid", Some("azp")),
-        (AppClaim::ByVersion, Some(Version::V2)) => ("azp", Some("appid")),
+    let (name, claim, other) = match (&issuer.app_claim, ver) {
+        (AppClaim::Named(name), _) => (name.as_str(), payload.get(name), None),
+        (AppClaim::ByVersion, Some(Version::V1)) => ("appid", found.appid, found.azp),
+        (AppClaim::ByVersion, Some(Version::V2)) => ("azp", found.azp, found.appid),
         (AppClaim::ByVersion, None) => return Err(missing("ver")),
     };
-    let app_id = match payload.get(name) {
-        None => return Err(missing(name)),
-        Some(value) => value
-            .as_str()
-            .and_then(Guid::parse)
-            .ok_or(ClaimError::Type("app id"))?,
-    };
+    let app_id = claim
+        .ok_or_else(|| missing(name))?
+        .as_str()
+        .and_then(Guid::parse)
+        .ok_or(ClaimError::Type("app id"))?;
     // Optional claims can add the other version's name; two applications in one token is one
     // too many.
-    if let Some(value) = other.and_then(|other| payload.get(other))
+    if let Some(value) = other
         && value.as_str().and_then(Guid::parse) != Some(app_id)
     {
         return Err(ClaimError::Value("app id"));
