@@ -73,7 +73,7 @@ cli: $(RUST) ## Build the command line, target/release/tollgate
 # Checks
 
 .PHONY: check
-check: lint doc test ## Everything CI runs: lint, doc, test
+check: lint doc test instructions ## Everything CI runs: lint, doc, test, instructions
 
 .PHONY: test
 test: test-core test-module test-e2e ## Every test
@@ -124,6 +124,12 @@ bench: build $(PYTHON_ENV)/ready ## Envoy's CPU per request, beside Envoy's own 
 	@STAND_INS=$(TARGET_DIR)/release/stand-ins LOAD=$(TARGET_DIR)/release/load \
 		NOTHING=$(TARGET_DIR)/$(TARGET)/release/tollgate_bench_nothing.wasm PYTHONDONTWRITEBYTECODE=1 \
 		$(PYTHON_ENV)/bin/python tests/bench/bench.py $(BENCH_ARGS)
+
+.PHONY: instructions
+instructions: $(RUST) ## Instructions that the core's hot functions take, held against what they took before
+	@$(CARGO) build --profile counted --locked -p tollgate-bench-instructions
+	@VALGRIND=$${VALGRIND:-$$(tests/setup/debian.sh $(TOOLS) valgrind valgrind || true)} python3 tests/bench/instructions/count.py \
+		$(TARGET_DIR)/counted/tollgate-bench-instructions tests/bench/instructions/counts.json $(COUNT_ARGS)
 
 .PHONY: lint
 lint: $(RUST) ## Formatting, lints for the host and for wasm32
