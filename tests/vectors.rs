@@ -45,7 +45,7 @@ fn folder() -> Option<PathBuf> {
 }
 
 /// All rows of a suite came out as they are to.
-fn checked(suite: &str, rows: &str) {
+fn passed(suite: &str, rows: &str) {
     println!("{suite}: {rows}");
     figure("R1", suite, rows, true);
 }
@@ -114,7 +114,7 @@ fn wycheproof_jws() {
         checked += 1;
     }
     assert_eq!((checked, accepted), (401, 8));
-    checked(
+    passed(
         "Wycheproof JWS",
         &format!("{checked} rows, {accepted} accepted"),
     );
@@ -149,7 +149,7 @@ fn wycheproof_jwk() {
         }
     }
     assert_eq!((rows.len(), accepted), (26, vec![5]));
-    checked("Wycheproof JWK", &format!("{} rows", rows.len()));
+    passed("Wycheproof JWK", &format!("{} rows", rows.len()));
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn wycheproof_signatures() {
             }
         }
         assert_eq!((rows, on_weak_keys), (expected, weak), "{file}");
-        checked(
+        passed(
             file,
             &format!("{rows} rows, {on_weak_keys} on keys that the gate refuses"),
         );
@@ -287,7 +287,7 @@ fn json_suite() {
         transforms += 1;
     }
     assert_eq!(transforms, 22);
-    checked(
+    passed(
         "JSON test suite",
         &format!("{yes} + {no} + {either} texts, {transforms} transforms"),
     );
@@ -337,7 +337,7 @@ fn jose_cookbook() {
     let jwe = find_text(&nested, "compact").unwrap();
     assert!(Jws::parse(jwe.as_bytes()).is_err(), "{jwe}");
     assert_eq!(rows, 28);
-    checked("JOSE cookbook", &format!("{rows} serializations"));
+    passed("JOSE cookbook", &format!("{rows} serializations"));
 }
 
 /// The first text under a name, at any depth.
@@ -371,7 +371,7 @@ fn jose_cookbook_keys() {
         let found = KeySet::parse(set.as_bytes()).map(|_| ());
         assert_eq!(found, expected, "{file}");
     }
-    checked("JOSE cookbook", "6 keys");
+    passed("JOSE cookbook", "6 keys");
 }
 
 #[test]
@@ -398,7 +398,7 @@ fn entra_key_sets() {
         }
     }
     assert_eq!(sets, 2);
-    checked("Entra ID", &format!("{sets} captured key sets"));
+    passed("Entra ID", &format!("{sets} captured key sets"));
 }
 
 /// Microsoft's own key sets and metadata documents, good and bad.
@@ -442,7 +442,7 @@ fn identity_model_key_sets() {
     let without_mark = text.strip_prefix(b"\xef\xbb\xbf").unwrap();
     let set = KeySet::parse(without_mark).unwrap();
     assert_eq!((set.len(), set.skipped()), (2, &[SkipReason::Kind][..]));
-    checked("IdentityModel", &format!("{rows} key sets"));
+    passed("IdentityModel", &format!("{rows} key sets"));
 }
 
 #[test]
@@ -535,7 +535,7 @@ fn identity_model_metadata() {
     }
     let ping = Ok("https://connect-interop.pinglabs.org:9031/pf/JWKS");
     check(file("PingLabs-openid-configuration"), PING, PING, ping);
-    checked("IdentityModel", &format!("{rows} metadata documents"));
+    passed("IdentityModel", &format!("{rows} metadata documents"));
 }
 
 /// `AadIssuerValidatorTests`: which `iss` belongs to which template and tenant.
@@ -562,7 +562,7 @@ fn identity_model_issuers() {
         assert_eq!(found.is_ok(), expected, "{}", case["id"]);
     }
     assert_eq!(cases.len(), 10);
-    checked("IdentityModel", &format!("{} issuers", cases.len()));
+    passed("IdentityModel", &format!("{} issuers", cases.len()));
 }
 
 /// Their signatures are cut off.
@@ -594,5 +594,5 @@ fn entra_sample_tokens_are_refused() {
         assert_eq!(bench.code(&signed), None, "{}", sample["version"]);
     }
     assert_eq!(samples.len(), 2);
-    checked("Microsoft's samples", &format!("{} tokens", samples.len()));
+    passed("Microsoft's samples", &format!("{} tokens", samples.len()));
 }

@@ -128,10 +128,10 @@ fn check_key(entry: &Value, key: &tollgate::keys::Key) {
     let fits = |algorithm| key.public.fits(algorithm);
     match entry["kty"].as_str().unwrap() {
         "RSA" => {
-            assert!(fits(Algorithm::Rs256) && fits(Algorithm::Ps512) && !fits(Algorithm::Es256))
+            assert!(fits(Algorithm::Rs256) && fits(Algorithm::Ps512) && !fits(Algorithm::Es256));
         }
         "EC" => {
-            assert!(fits(Algorithm::Es256) != fits(Algorithm::Es384) && !fits(Algorithm::Rs256))
+            assert!(fits(Algorithm::Es256) != fits(Algorithm::Es384) && !fits(Algorithm::Rs256));
         }
         other => panic!("a key of the kind {other}"),
     }

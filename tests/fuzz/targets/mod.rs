@@ -15,11 +15,11 @@ use std::rc::Rc;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use tollgate::crypto::{Crypto, HostVerifier};
-use tollgate::gateway::Gateway;
+use tollgate::gateway::{Gateway, Verdict};
 use tollgate::policy::Policy;
 use tollgate::store::MemoryStore;
 
-use crate::common::{Bench, NOON, Random, policy};
+use crate::common::{Bench, NOON, Random, code, policy};
 
 /// A function of the core, under any bytes.
 pub(crate) struct Target {
@@ -83,6 +83,11 @@ fn bench(policy: &Rc<Policy>, crypto: Crypto) -> Bench {
 /// A policy that trusts the signer, and more.
 fn trusting(more: &Value) -> Rc<Policy> {
     Rc::new(Policy::parse(policy(more).to_string().as_bytes()).unwrap())
+}
+
+/// A verdict in a word.
+fn outcome(verdict: &Verdict) -> String {
+    code(verdict).map_or_else(|| "allowed".to_owned(), |code| format!("{code:?}"))
 }
 
 /// The members of a JSON object, by a parser that keeps repeats.

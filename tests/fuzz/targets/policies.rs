@@ -43,13 +43,13 @@ fn policies() -> [Value; 7] {
         "log": { "requests": false, "filter_state": ["code"] },
     });
     [
-        json!({ "issuers": [smallest.clone()] }),
+        json!({ "issuers": [smallest] }),
         full,
         json!({ "issuers": [{ "issuers": ["i"], "jwks_uri": "http://h/k", "cluster": "c", "audiences": ["a"],
             "app_claim": "x" }] }),
         json!({ "issuers": [{ "issuers": ["i"], "openid_config": "http://h/m", "cluster": "c",
             "audiences": ["a"] }], "usage": { "read": false } }),
-        json!({ "issuers": [smallest.clone()], "mode": "x", "unknown": 1 }),
+        json!({ "issuers": [smallest], "mode": "x", "unknown": 1 }),
         json!({}),
         json!({ "issuers": [smallest], "apps": [{ "app_id": "x", "limits": [{ "calls": 0, "per": 60 }] }] }),
     ]

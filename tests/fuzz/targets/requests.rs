@@ -14,8 +14,8 @@ use tollgate::request::{HeaderMap, RequestHead, protocols_without_keys};
 use tollgate::roles::BUILT_IN;
 use tollgate::usage::{BodyReader as _, Passed};
 
-use super::{Members, Target, agreeable, bench, cuts, trusting};
-use crate::common::{APP, SIGNER, code, v1_claims};
+use super::{Members, Target, agreeable, bench, cuts, outcome, trusting};
+use crate::common::{APP, SIGNER, v1_claims};
 
 thread_local! {
     static DENYING: Rc<Policy> = trusting(&json!({}));
@@ -133,7 +133,7 @@ fn head(input: &[u8]) -> String {
         assert!(!holds_protocol(&protocols_without_keys(protocols)));
     }
     let verdict = bench(&policy, agreeable()).decide_bytes(&pairs);
-    let outcome = code(&verdict).map_or("allowed".to_owned(), |code| format!("{code:?}"));
+    let outcome = outcome(&verdict);
     assert_eq!(outcome == "AuthenticationTypeDisabled", key, "{text}");
     if outcome == "allowed" {
         let credential = Credential::read(&named("authorization"));

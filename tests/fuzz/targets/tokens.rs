@@ -11,9 +11,9 @@ use tollgate::crypto::Crypto;
 use tollgate::jwt::{Jws, MAX_TOKEN};
 use tollgate::policy::Policy;
 
-use super::{Members, Target, agreeable, bench, trusting};
+use super::{Members, Target, agreeable, bench, outcome, trusting};
 use crate::common::{
-    APP, AUDIENCE, Bench, NOON, OTHER, SIGNER, TENANT, code, v1_claims, v2_claims, with,
+    APP, AUDIENCE, Bench, NOON, OTHER, SIGNER, TENANT, v1_claims, v2_claims, with,
 };
 
 thread_local! {
@@ -28,7 +28,7 @@ thread_local! {
 fn decide(bench: &mut Bench, token: &[u8]) -> String {
     let value = [b"Bearer ", token].concat();
     let verdict = bench.decide_bytes(&[(b"authorization", &value)]);
-    code(&verdict).map_or("allowed".to_owned(), |code| format!("{code:?}"))
+    outcome(&verdict)
 }
 
 // Credentials
