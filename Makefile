@@ -35,6 +35,11 @@ TOOLS := $(TARGET_DIR)/tools
 PROMETHEUS_FROM_DEBIAN = PROMETHEUS=$${PROMETHEUS:-$$(tests/setup/debian.sh $(TOOLS) prometheus prometheus || true)}
 REDIS_PACKAGES := redis-server redis-tools libatomic1 libjemalloc2 liblzf1
 
+# Tools of cargo, each in a folder that is named by its version.
+CARGO_FUZZ := $(TOOLS)/cargo-fuzz-0.13.2/bin/cargo-fuzz
+CARGO_LLVM_COV := $(TOOLS)/cargo-llvm-cov-0.9.1/bin/cargo-llvm-cov
+CARGO_MUTANTS := $(TOOLS)/cargo-mutants-27.1.0/bin/cargo-mutants
+
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,7 +81,7 @@ cli: $(RUST) ## Build the command line, target/release/tollgate
 check: lint doc test instructions ## Everything CI runs: lint, doc, test, instructions
 
 .PHONY: test
-test: test-core test-module test-e2e ## Every test
+test: test-core fuzz-smoke test-module test-e2e ## Every test
 
 .PHONY: test-core
 test-core: $(RUST) ## Tests of the core, the command line and the stand-ins, natively
@@ -91,6 +96,37 @@ MUTATIONS ?= 1000000
 verify: $(RUST) ## Vectors with their counts, 100,000 tokens put to two verifiers, a million changed ones
 	source $(RUST); TOKENS=$(TOKENS) MUTATIONS=$(MUTATIONS) cargo test --profile thorough --locked \
 		--test generated --test vectors -- --nocapture
+
+# Every target of tests/fuzz for so long, in seconds: ten in-process, a minute under libFuzzer, unless told otherwise.
+FUZZ_SECONDS ?=
+
+.PHONY: fuzz-smoke
+fuzz-smoke: $(RUST) ## What reads foreign bytes, under changed seeds: ten seconds each, in-process
+	source $(RUST); FUZZ_SECONDS=$(or $(FUZZ_SECONDS),10) cargo test --profile thorough --locked --test fuzz -- --nocapture
+
+.PHONY: fuzz
+fuzz: $(CARGO_FUZZ) ## The same under libFuzzer, which sees what an input reaches: FUZZ_SECONDS=60 each (nightly Rust, C++)
+	@PATH=$(dir $(CARGO_FUZZ)):$$PATH FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) fuzz/run.sh $(TARGET_DIR)/fuzz $(FUZZ_TARGETS)
+
+# What accepts and denies.
+DECIDING := credential.rs crypto/*.rs gateway.rs gateway/reading.rs jwt/*.rs keys/issuer.rs keys/set.rs \
+	limits/admission.rs limits/mod.rs limits/window.rs operations/mod.rs policy/apps.rs policy/deployments.rs request.rs roles.rs
+# And what counts, which is covered as well.
+COUNTING := body.rs json.rs keys/metadata.rs keys/schedule.rs limits/record.rs metering.rs protobuf.rs usage/*.rs
+
+DECISION_TESTS := --lib --test bodies --test decisions --test differential --test keys --test operations
+
+.PHONY: mutants
+mutants: $(CARGO_MUTANTS) ## Change what accepts and denies in every way: each change has to fail a test (hours)
+	@source $(RUST); PATH=$(dir $(CARGO_MUTANTS)):$$PATH MUTANTS='$(MUTANTS)' \
+		tests/setup/mutants.sh $(TARGET_DIR)/mutants '$(DECIDING)' $(DECISION_TESTS)
+
+.PHONY: coverage
+coverage: $(CARGO_LLVM_COV) $(PYTHON_ENV)/ready ## Lines of what decides and counts that the tests of the core run: 97 % at least
+	source $(RUST); rustup component add llvm-tools >/dev/null 2>&1 || true; \
+		PATH=$(dir $(CARGO_LLVM_COV)):$$PATH cargo llvm-cov --locked --lcov --output-path $(TARGET_DIR)/coverage.lcov \
+		$(DECISION_TESTS) --test usage
+	@$(PYTHON_ENV)/bin/python tests/setup/coverage.py $(TARGET_DIR)/coverage.lcov $(DECIDING) $(COUNTING)
 
 .PHONY: test-module
 test-module: build ## Tests of the built module in a second proxy-wasm host
@@ -135,6 +171,7 @@ instructions: $(RUST) ## Instructions that the core's hot functions take, held a
 lint: $(RUST) ## Formatting, lints for the host and for wasm32
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path tests/rate-limit-service/Cargo.toml --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets --features tollgate/cli -- -D warnings
 	$(CARGO) clippy --locked -p tollgate --lib --target $(TARGET) -- -D warnings
 	@# The SDK's string getters panic on bytes that are not UTF-8.
@@ -145,6 +182,7 @@ lint: $(RUST) ## Formatting, lints for the host and for wasm32
 fmt: $(RUST) ## Format the Rust sources
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path tests/rate-limit-service/Cargo.toml
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 
 .PHONY: schema
 schema: $(RUST) ## Write docs/policy.schema.json anew, from the parser's tests and docs/configuration.md
@@ -172,6 +210,10 @@ stand-ins: $(RUST)
 
 $(RUST): rust-toolchain.toml tests/setup/rust.sh
 	@tests/setup/rust.sh $@
+
+$(CARGO_FUZZ) $(CARGO_LLVM_COV) $(CARGO_MUTANTS): | $(RUST)
+	@folder=$(patsubst %/,%,$(dir $(@D))); name=$(@F); version=$${folder##*-}; \
+	$(CARGO) install $$name --locked --version $$version --root $$folder --target-dir $(TOOLS)/build
 
 $(PYTHON_ENV)/ready: tests/setup/requirements.txt tests/setup/python.sh
 	@tests/setup/python.sh $(PYTHON_ENV) $< && touch $@

@@ -275,6 +275,18 @@ fn a_keys_own_issuer_must_be_the_tokens() {
             "https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0",
             Some(TokenIssuerNotAllowed),
         ),
+        (
+            "https://login.microsoftonline.com/{tenant}/v2.0",
+            Some(TokenIssuerNotAllowed),
+        ),
+        (
+            "https://login.microsoftonline.us/{tenantid}/v2.0",
+            Some(TokenIssuerNotAllowed),
+        ),
+        (
+            "https://login.microsoftonline.com/{tenantid}/v2.0/x",
+            Some(TokenIssuerNotAllowed),
+        ),
     ] {
         let key = with(SIGNER.jwk(), &json!({ "issuer": issuer }));
         let mut document = policy(&json!({}));
@@ -285,6 +297,23 @@ fn a_keys_own_issuer_must_be_the_tokens() {
             expected,
             "{issuer}"
         );
+    }
+}
+
+/// RFC 7517 section 4.4: a key may name the algorithm that it is for.
+#[test]
+fn a_keys_own_algorithm_is_the_only_one() {
+    for (alg, expected) in [
+        ("RS256", None),
+        ("RS384", Some(TokenSignatureInvalid)),
+        ("PS256", Some(TokenSignatureInvalid)),
+    ] {
+        let mut document = policy(&json!({}));
+        let key = with(SIGNER.jwk(), &json!({ "alg": alg }));
+        document["issuers"][0]["jwks"] = json!({ "keys": [key] });
+        document["issuers"][0]["algorithms"] = json!(["RS256", "RS384", "PS256"]);
+        let mut bench = Bench::new(&document);
+        assert_eq!(bench.code(&SIGNER.token(&v1_claims())), expected, "{alg}");
     }
 }
 

@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use common::{AUDIENCE, Bench, NOON, OTHER, SIGNER, TENANT, code, v1_claims};
 use serde_json::{Value, json};
-use tollgate::gateway::{FetchReport, Patience, Verdict};
+use tollgate::gateway::{FetchReport, MAX_WAIT_MILLIS, MAX_WAITING, Patience, Verdict};
 use tollgate::keys::{Answer, FetchOutcome, NextCall};
 use tollgate::refusal::Code::{KeysUnavailable, TokenSignatureKeyNotFound};
 use tollgate::request::HeaderMap;
@@ -388,4 +388,72 @@ fn a_worker_that_goes_gives_up_its_lease() {
     one.gateway.abandon_fetches(&*one.store);
     two.now += 250;
     assert!(two.begin().is_some());
+}
+
+#[test]
+fn waiting_is_shared_among_issuers_and_bounded_by_what_a_fetch_may_take() {
+    let issuer = |name: &str, timeout: &str| {
+        json!({
+            "issuers": [name], "jwks_uri": "https://h/keys", "cluster": "entra", "audiences": ["a"],
+            "app_claim": "app", "refresh": { "timeout": timeout },
+        })
+    };
+    let inline = json!({
+        "issuers": ["inline"], "jwks": { "keys": [SIGNER.jwk()] }, "audiences": ["a"], "app_claim": "app",
+    });
+    let issuers = [issuer("slow", "20s"), issuer("quick", "1s"), inline];
+    let mut worker = Bench::new(&json!({ "issuers": issuers }));
+    assert_eq!(worker.gateway.waiting_share(), MAX_WAITING / 3);
+    let patience = [0, 1, 2, 3].map(|issuer| worker.gateway.patience(issuer));
+    assert_eq!(patience, [MAX_WAIT_MILLIS, 2_000, 0, 0]);
+    let one = Bench::new(&policy());
+    assert_eq!(one.gateway.waiting_share(), MAX_WAITING);
+}
+
+#[test]
+fn a_call_that_could_not_be_sent_ends_the_fetch() {
+    let mut worker = Bench::new(&policy());
+    worker.begin().unwrap();
+    let report = worker.gateway.not_sent(0, &*worker.store).unwrap();
+    assert_eq!(report.issuer, 0);
+    assert_eq!(report.outcome.label(), "failed");
+    assert!(worker.gateway.not_sent(1, &*worker.store).is_none());
+    worker.now += 250;
+    assert!(worker.begin().is_some(), "the next try");
+}
+
+#[test]
+fn sets_are_gauged() {
+    let mut worker = Bench::new(&policy());
+    let gauges = |worker: &Bench| -> Vec<_> {
+        let gauges = worker.gateway.key_gauges(worker.time());
+        gauges
+            .map(|(name, keys, age)| (name.to_owned(), keys, age))
+            .collect()
+    };
+    assert_eq!(gauges(&worker), [(TENANT.to_owned(), 0, None)]);
+    worker.fetch(&set(&[&SIGNER, &OTHER]));
+    worker.now += 7_900;
+    assert_eq!(gauges(&worker), [(TENANT.to_owned(), 2, Some(7))]);
+    let inline = Bench::new(&common::policy(&json!({})));
+    assert_eq!(gauges(&inline), [(TENANT.to_owned(), 1, None)]);
+}
+
+/// A set that is too old to serve takes the tokens with it that it verified.
+#[test]
+fn tokens_that_an_old_set_verified_go_with_it() {
+    let mut worker = Bench::new(&policy());
+    worker.fetch(&set(&[&SIGNER]));
+    let claims = common::with(v1_claims(), &json!({ "exp": NOON / 1000 + 1_000_000 }));
+    let token = SIGNER.token(&claims);
+    assert_eq!(code(&worker.ask(&token)), None);
+    worker.now += 25 * 3_600_000;
+    let now = worker.time();
+    worker.gateway.sync(&*worker.store, now);
+    assert_eq!(code(&worker.ask(&token)), None, "to the last moment");
+    worker.now += 1;
+    let now = worker.time();
+    worker.gateway.sync(&*worker.store, now);
+    let verdict = worker.ask(&token);
+    assert!(waits(&verdict), "{verdict:?}");
 }

@@ -20,7 +20,7 @@ mod common;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use common::{Bench, SIGNER, policy, with};
+use common::{Bench, SIGNER, figure, policy, with};
 use serde_json::{Value, json};
 use tollgate::crypto::{Crypto, KeyError};
 use tollgate::json;
@@ -42,6 +42,12 @@ fn folder() -> Option<PathBuf> {
         folder.display()
     );
     None
+}
+
+/// All rows of a suite came out as they are to.
+fn passed(suite: &str, rows: &str) {
+    println!("{suite}: {rows}");
+    figure("R1", suite, rows, true);
 }
 
 fn read(path: &Path) -> Value {
@@ -108,7 +114,10 @@ fn wycheproof_jws() {
         checked += 1;
     }
     assert_eq!((checked, accepted), (401, 8));
-    println!("Wycheproof JWS: {checked} rows, {accepted} accepted");
+    passed(
+        "Wycheproof JWS",
+        &format!("{checked} rows, {accepted} accepted"),
+    );
 }
 
 fn jws_algorithm(jws: &str) -> String {
@@ -140,7 +149,7 @@ fn wycheproof_jwk() {
         }
     }
     assert_eq!((rows.len(), accepted), (26, vec![5]));
-    println!("Wycheproof JWK: {} rows", rows.len());
+    passed("Wycheproof JWK", &format!("{} rows", rows.len()));
 }
 
 #[test]
@@ -218,7 +227,10 @@ fn wycheproof_signatures() {
             }
         }
         assert_eq!((rows, on_weak_keys), (expected, weak), "{file}");
-        println!("{file}: {rows} rows, {on_weak_keys} on keys that the gate refuses");
+        passed(
+            file,
+            &format!("{rows} rows, {on_weak_keys} on keys that the gate refuses"),
+        );
     }
 }
 
@@ -275,7 +287,10 @@ fn json_suite() {
         transforms += 1;
     }
     assert_eq!(transforms, 22);
-    println!("JSON test suite: {yes} + {no} + {either} texts, {transforms} transforms");
+    passed(
+        "JSON test suite",
+        &format!("{yes} + {no} + {either} texts, {transforms} transforms"),
+    );
 }
 
 /// The examples of RFC 7520: two of the gate's algorithms, and what must not pass.
@@ -322,7 +337,7 @@ fn jose_cookbook() {
     let jwe = find_text(&nested, "compact").unwrap();
     assert!(Jws::parse(jwe.as_bytes()).is_err(), "{jwe}");
     assert_eq!(rows, 28);
-    println!("JOSE cookbook: {rows} serializations");
+    passed("JOSE cookbook", &format!("{rows} serializations"));
 }
 
 /// The first text under a name, at any depth.
@@ -356,7 +371,7 @@ fn jose_cookbook_keys() {
         let found = KeySet::parse(set.as_bytes()).map(|_| ());
         assert_eq!(found, expected, "{file}");
     }
-    println!("JOSE cookbook: 6 keys");
+    passed("JOSE cookbook", "6 keys");
 }
 
 #[test]
@@ -383,7 +398,7 @@ fn entra_key_sets() {
         }
     }
     assert_eq!(sets, 2);
-    println!("Entra ID: {sets} captured key sets");
+    passed("Entra ID", &format!("{sets} captured key sets"));
 }
 
 /// Microsoft's own key sets and metadata documents, good and bad.
@@ -427,7 +442,7 @@ fn identity_model_key_sets() {
     let without_mark = text.strip_prefix(b"\xef\xbb\xbf").unwrap();
     let set = KeySet::parse(without_mark).unwrap();
     assert_eq!((set.len(), set.skipped()), (2, &[SkipReason::Kind][..]));
-    println!("IdentityModel: {rows} key sets");
+    passed("IdentityModel", &format!("{rows} key sets"));
 }
 
 #[test]
@@ -520,7 +535,7 @@ fn identity_model_metadata() {
     }
     let ping = Ok("https://connect-interop.pinglabs.org:9031/pf/JWKS");
     check(file("PingLabs-openid-configuration"), PING, PING, ping);
-    println!("IdentityModel: {rows} metadata documents");
+    passed("IdentityModel", &format!("{rows} metadata documents"));
 }
 
 /// `AadIssuerValidatorTests`: which `iss` belongs to which template and tenant.
@@ -547,7 +562,7 @@ fn identity_model_issuers() {
         assert_eq!(found.is_ok(), expected, "{}", case["id"]);
     }
     assert_eq!(cases.len(), 10);
-    println!("IdentityModel: {} issuers", cases.len());
+    passed("IdentityModel", &format!("{} issuers", cases.len()));
 }
 
 /// Their signatures are cut off.
@@ -579,5 +594,5 @@ fn entra_sample_tokens_are_refused() {
         assert_eq!(bench.code(&signed), None, "{}", sample["version"]);
     }
     assert_eq!(samples.len(), 2);
-    println!("Microsoft's samples: {} tokens", samples.len());
+    passed("Microsoft's samples", &format!("{} tokens", samples.len()));
 }

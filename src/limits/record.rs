@@ -82,6 +82,9 @@ impl Record {
 
     /// The state of a limit, begun when it is new.
     pub(super) fn state(&mut self, id: LimitId, window: Window) -> &mut State {
+        // A section that lies about its window would be written as none that can be read.
+        self.sections
+            .retain(|section| section.id != id || section.window == window);
         let position = self.sections.iter().position(|section| section.id == id);
         let position = position.unwrap_or_else(|| {
             self.sections.push(Section {
@@ -245,6 +248,23 @@ mod tests {
         record.drop_finished(std::slice::from_ref(&new), later);
         assert_eq!(record.sections.len(), 1);
         assert_eq!(record.sections[0].id, new.id);
+    }
+
+    #[test]
+    fn a_section_that_lies_about_its_window_is_begun_anew() {
+        let limit = named(1);
+        let mut record = Record::default();
+        record
+            .state(limit.id, Window::Calendar(Period::Day))
+            .take(7);
+        let window = limit.limit.window;
+        let state = record.state(limit.id, window);
+        state.advance(window, NOW);
+        state.take(1);
+        let mut read = Record::decode(&record.encode());
+        assert_eq!(read, record);
+        let state = read.state(limit.id, window);
+        assert_eq!(state.standing(window, 10, 1, NOW).used, 1);
     }
 
     #[test]

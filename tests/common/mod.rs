@@ -18,6 +18,9 @@ use rsa::signature::{SignatureEncoding as _, Signer as _};
 use rsa::traits::PublicKeyParts as _;
 use serde_json::{Value, json};
 use sha2::Sha256;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::LazyLock;
 
@@ -72,6 +75,20 @@ pub(crate) fn amount(variable: &str, little: usize) -> usize {
     std::env::var(variable).map_or(little, |text| text.parse().unwrap())
 }
 
+/// Appends what was measured for a goal to the file that `FIGURES` names, if it names one.
+pub(crate) fn figure(goal: &str, what: &str, figure: &str, met: bool) {
+    let Ok(path) = std::env::var("FIGURES") else {
+        return;
+    };
+    let line = json!({ "goal": goal, "what": what, "figure": figure, "met": met });
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .unwrap();
+    file.write_all(format!("{line}\n").as_bytes()).unwrap();
+}
+
 /// A key that signs, under a kid.
 pub(crate) struct Signer {
     pub(crate) kid: String,
@@ -84,8 +101,11 @@ pub(crate) static OTHER: LazyLock<Signer> = LazyLock::new(|| Signer::load("rsa-2
 impl Signer {
     /// A test key of the stand-ins.
     pub(crate) fn load(file: &str, kid: &str) -> Self {
-        let path = format!("{}/tests/stand-ins/keys/{file}", env!("CARGO_MANIFEST_DIR"));
-        let pem = std::fs::read_to_string(path).unwrap();
+        // The fuzz targets are a package of their own, one folder down.
+        let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+        let mut keys = folders.map(|folder| folder.join("tests/stand-ins/keys"));
+        let folder = keys.find(|keys| keys.is_dir()).unwrap();
+        let pem = std::fs::read_to_string(folder.join(file)).unwrap();
         // What stands before the first marker is a warning to people.
         let body: String = pem
             .lines()
