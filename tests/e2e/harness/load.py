@@ -60,6 +60,8 @@ class Report:
 class Load:
     """A running load program."""
 
+    made = 0
+
     def __init__(
         self,
         gateway: Gateway,
@@ -84,7 +86,8 @@ class Load:
         self._log = name.with_suffix(".log")
         self._child = processes.start(arguments, self._log, stdout=subprocess.PIPE)
 
-    made = 0
+    def is_running(self) -> bool:
+        return self._child.poll() is None
 
     def report(self) -> Report:
         """Waits for its end."""

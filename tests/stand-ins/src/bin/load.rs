@@ -28,7 +28,7 @@ struct Options {
     #[arg(long)]
     to: String,
     /// A JSON array of requests, sent in turn. One is its text, whose characters are bytes, or an object:
-    /// `request`, the `kind` that it is counted as, and `leave_ms`, after which its caller hangs up.
+    /// its `text`, the `kind` that it is counted as, and `leave_ms`, after which its caller hangs up.
     #[arg(long)]
     requests: PathBuf,
     /// How many to send.
@@ -51,7 +51,7 @@ enum Line {
     Text(String),
     Kind {
         kind: String,
-        request: String,
+        text: String,
         leave_ms: Option<u64>,
     },
 }
@@ -68,9 +68,9 @@ impl Request {
             Line::Text(text) => (String::new(), text, None),
             Line::Kind {
                 kind,
-                request,
+                text,
                 leave_ms,
-            } => (kind, request, leave_ms.map(Duration::from_millis)),
+            } => (kind, text, leave_ms.map(Duration::from_millis)),
         };
         let bytes = text
             .chars()
