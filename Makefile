@@ -136,6 +136,10 @@ test-module: build ## Tests of the built module in a second proxy-wasm host
 test-e2e: build natives $(PYTHON_ENV)/ready $(OLD_PYTHON_ENV)/ready ## Tests with a real Envoy and real clients
 	$(PROMETHEUS_FROM_DEBIAN) $(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e $(PYTEST_ARGS)
 
+.PHONY: soak
+soak: build natives $(PYTHON_ENV)/ready ## Ten minutes of mixed traffic and attacks (SOAK_SECONDS=): nothing grows, everything told adds up
+	SOAK_SECONDS=$${SOAK_SECONDS:-600} $(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e/test_soak.py $(PYTEST_ARGS)
+
 .PHONY: test-dashboard
 test-dashboard: build stand-ins $(PYTHON_ENV)/ready ## The dashboard's queries, put to a Prometheus that scrapes a real Envoy
 	$(PROMETHEUS_FROM_DEBIAN) REQUIRE_PROMETHEUS=1 $(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider \

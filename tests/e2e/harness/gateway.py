@@ -264,6 +264,10 @@ class Gateway:
 
     # The end
 
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
     def is_running(self) -> bool:
         return self._child.poll() is None
 

@@ -113,13 +113,24 @@ pub struct MintRequest {
     pub key: KeyChoice,
     /// The payload, whatever it is, in place of claims.
     pub raw_payload: Option<String>,
+    /// So many tokens at once.
+    pub count: Option<usize>,
+    /// Each token is of an application that nobody has seen.
+    pub new_clients: bool,
+}
+
+impl MintRequest {
+    /// More are asked for in several requests: no answer is larger than some megabytes.
+    pub const MAX_COUNT: usize = 10_000;
 }
 
 /// A signed token, made to order.
 pub fn mint(request: &MintRequest, authority: &str, keys: &KeyStore, now: u64) -> String {
+    let new_client = request.new_clients.then(random::guid);
+    let client = new_client.as_deref().or(request.client_id.as_deref());
     let grant = Grant {
         tenant: request.tenant.as_deref().unwrap_or(TENANT),
-        client: request.client_id.as_deref().unwrap_or(CLIENT),
+        client: client.unwrap_or(CLIENT),
         audience: request.audience.as_deref().unwrap_or(AUDIENCE),
         version: request.version,
     };

@@ -1,43 +1,166 @@
 //! `load`: sends prepared HTTP/1.1 requests over connections that stay open, each after the answer to
-//! the one before, and prints what came back as JSON. For `make bench`.
+//! the one before, and prints what came back as JSON: of all, and of each kind. For `make bench` and for
+//! the tests that need many requests.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Result};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::Duration;
 
 use clap::Parser;
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// What counts as the answer of a connection that ended without one, and of a caller who did not wait.
+const BROKEN: &str = "broken";
+const LEFT: &str = "left";
 
 #[derive(Parser)]
 struct Options {
     /// Where to send them, as address:port.
     #[arg(long)]
     to: String,
-    /// A JSON array of whole requests, sent in turn.
+    /// A JSON array of requests, sent in turn. One is its text, whose characters are bytes, or an object:
+    /// its `text`, the `kind` that it is counted as, and `leave_ms`, after which its caller hangs up.
     #[arg(long)]
     requests: PathBuf,
     /// How many to send.
+    #[arg(long, required_unless_present = "seconds")]
+    count: Option<usize>,
+    /// For how long to send.
     #[arg(long)]
-    count: usize,
+    seconds: Option<f64>,
+    /// How many to send a second, evenly; without it, as many as are answered.
+    #[arg(long)]
+    rate: Option<f64>,
     /// Over how many connections.
     #[arg(long, default_value_t = 8)]
     connections: usize,
 }
 
-/// What one connection saw.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Text(String),
+    Kind {
+        kind: String,
+        text: String,
+        leave_ms: Option<u64>,
+    },
+}
+
+struct Request {
+    kind: Rc<str>,
+    bytes: Vec<u8>,
+    leave: Option<Duration>,
+}
+
+impl Request {
+    fn from(line: Line) -> Result<Self> {
+        let (kind, text, leave) = match line {
+            Line::Text(text) => (String::new(), text, None),
+            Line::Kind {
+                kind,
+                text,
+                leave_ms,
+            } => (kind, text, leave_ms.map(Duration::from_millis)),
+        };
+        let bytes = text
+            .chars()
+            .map(u8::try_from)
+            .collect::<std::result::Result<_, _>>();
+        let bytes =
+            bytes.map_err(|_| Error::new(ErrorKind::InvalidInput, "a character is no byte"))?;
+        Ok(Self {
+            kind: kind.into(),
+            bytes,
+            leave,
+        })
+    }
+}
+
+/// Which request is next, and when.
+struct Turns {
+    requests: Vec<Request>,
+    taken: Cell<usize>,
+    count: usize,
+    began: Instant,
+    end: Option<Instant>,
+    pause: Option<Duration>,
+}
+
+impl Turns {
+    /// Waits for the next turn. Answers with its request and when its time began: when it was due, if
+    /// nobody was free by then.
+    async fn next(&self) -> Option<(&Request, Instant)> {
+        let turn = self.taken.get();
+        let due = match (self.pause, u32::try_from(turn)) {
+            (Some(pause), Ok(turn)) => self.began + pause * turn,
+            _ => Instant::now(),
+        };
+        if turn >= self.count || self.end.is_some_and(|end| due >= end) {
+            return None;
+        }
+        self.taken.set(turn + 1);
+        let began = if Instant::now() < due {
+            sleep_until(due).await;
+            Instant::now()
+        } else {
+            due
+        };
+        Some((&self.requests[turn % self.requests.len()], began))
+    }
+}
+
+/// What came back of one kind of request.
 #[derive(Default)]
 struct Seen {
-    statuses: BTreeMap<u16, usize>,
+    /// By status, and code where it is an error.
+    answers: BTreeMap<String, usize>,
     /// Time to the first byte and to the last one, in microseconds.
     first: Vec<u64>,
     last: Vec<u64>,
 }
+
+impl Seen {
+    fn count(&mut self, answer: String) {
+        *self.answers.entry(answer).or_default() += 1;
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (answer, count) in &other.answers {
+            *self.answers.entry(answer.clone()).or_default() += count;
+        }
+        self.first.extend(&other.first);
+        self.last.extend(&other.last);
+    }
+
+    fn report(mut self) -> Value {
+        let mut statuses = BTreeMap::<_, usize>::new();
+        for (answer, count) in &self.answers {
+            *statuses.entry(answer.split(' ').next()).or_default() += count;
+        }
+        let statuses: BTreeMap<_, _> = statuses
+            .into_iter()
+            .filter_map(|(status, count)| Some((status?, count)))
+            .collect();
+        json!({
+            "statuses": statuses,
+            "answers": self.answers,
+            "first_byte_us": percentiles(&mut self.first),
+            "us": percentiles(&mut self.last),
+        })
+    }
+}
+
+type Kinds = BTreeMap<Rc<str>, Seen>;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -53,95 +176,138 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(options: Options) -> Result<serde_json::Value> {
+async fn run(options: Options) -> Result<Value> {
     let text = std::fs::read_to_string(&options.requests)?;
-    let requests: Vec<String> = serde_json::from_str(&text)?;
+    let lines: Vec<Line> = serde_json::from_str(&text)?;
+    let requests = lines
+        .into_iter()
+        .map(Request::from)
+        .collect::<Result<Vec<_>>>()?;
     if requests.is_empty() {
         return Err(Error::new(
             ErrorKind::InvalidInput,
             "there is no request to send",
         ));
     }
-    let requests = Rc::new(requests);
     let began = Instant::now();
+    let turns = Rc::new(Turns {
+        requests,
+        taken: Cell::new(0),
+        count: options.count.unwrap_or(usize::MAX),
+        began,
+        end: options
+            .seconds
+            .map(|seconds| began + Duration::from_secs_f64(seconds)),
+        pause: options.rate.map(|rate| Duration::from_secs_f64(1.0 / rate)),
+    });
     let tasks = LocalSet::new();
     let handles: Vec<_> = (0..options.connections)
-        .map(|index| {
-            let (to, requests) = (options.to.clone(), Rc::clone(&requests));
-            let (count, step) = (options.count, options.connections);
-            tasks.spawn_local(
-                async move { send(&to, &requests, (index..count).step_by(step)).await },
-            )
+        .map(|_| {
+            let (to, turns) = (options.to.clone(), Rc::clone(&turns));
+            tasks.spawn_local(async move { send(&to, &turns).await })
         })
         .collect();
     tasks.await;
-    let mut all = Seen::default();
+    let seconds = began.elapsed().as_secs_f64();
+    let (mut all, mut kinds) = (Seen::default(), Kinds::new());
     for handle in handles {
-        let seen = handle.await.map_err(Error::other)??;
-        for (status, count) in seen.statuses {
-            *all.statuses.entry(status).or_default() += count;
+        for (kind, seen) in handle.await.map_err(Error::other)?? {
+            all.add(&seen);
+            kinds.entry(kind).or_default().add(&seen);
         }
-        all.first.extend(seen.first);
-        all.last.extend(seen.last);
     }
-    Ok(json!({
-        "seconds": began.elapsed().as_secs_f64(),
-        "statuses": all.statuses.iter().map(|(status, count)| (status.to_string(), count)).collect::<BTreeMap<_, _>>(),
-        "first_byte_us": percentiles(all.first),
-        "us": percentiles(all.last),
-    }))
+    let mut report = all.report();
+    report["seconds"] = json!(seconds);
+    report["kinds"] = kinds
+        .into_iter()
+        .map(|(kind, seen)| (kind.to_string(), seen.report()))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    Ok(report)
 }
 
-fn percentiles(mut times: Vec<u64>) -> serde_json::Value {
+fn percentiles(times: &mut [u64]) -> Value {
     times.sort_unstable();
     let at = |percent: usize| times.get(times.len().saturating_sub(1) * percent / 100);
     json!({ "p50": at(50), "p99": at(99) })
 }
 
-async fn send(to: &str, requests: &[String], turns: impl Iterator<Item = usize>) -> Result<Seen> {
-    let mut seen = Seen::default();
-    let mut connection = TcpStream::connect(to).await?;
+async fn connect(to: &str) -> Result<TcpStream> {
+    let connection = TcpStream::connect(to).await?;
     connection.set_nodelay(true)?;
+    Ok(connection)
+}
+
+async fn send(to: &str, turns: &Turns) -> Result<Kinds> {
+    let mut kinds = Kinds::new();
+    let mut connection = connect(to).await?;
     let mut buffer = Vec::with_capacity(64 * 1024);
-    for turn in turns {
-        let began = Instant::now();
-        connection
-            .write_all(requests[turn % requests.len()].as_bytes())
-            .await?;
+    while let Some((request, began)) = turns.next().await {
+        let seen = kinds.entry(Rc::clone(&request.kind)).or_default();
         buffer.clear();
-        let (status, closes) = answer(&mut connection, &mut buffer, began, &mut seen).await?;
-        *seen.statuses.entry(status).or_default() += 1;
-        seen.last.push(micros(began));
-        if closes {
-            connection = TcpStream::connect(to).await?;
-            connection.set_nodelay(true)?;
+        let stays = match exchange(&mut connection, request, &mut buffer).await {
+            Ok(Some(answer)) => {
+                seen.first.push(micros(answer.first - began));
+                seen.last.push(micros(began.elapsed()));
+                seen.count(answer.text());
+                !answer.closes
+            }
+            Ok(None) => {
+                seen.count(LEFT.to_owned());
+                false
+            }
+            Err(error) if error.kind() == ErrorKind::InvalidData => return Err(error),
+            Err(_) => {
+                seen.count(BROKEN.to_owned());
+                false
+            }
+        };
+        if !stays {
+            connection = connect(to).await?;
         }
     }
-    Ok(seen)
+    Ok(kinds)
 }
 
-fn micros(began: Instant) -> u64 {
-    u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX)
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Reads one answer to its end: its status, and whether the connection ends with it.
-async fn answer(
+/// One whole answer.
+struct Answer {
+    status: u16,
+    code: Option<String>,
+    closes: bool,
+    first: Instant,
+}
+
+impl Answer {
+    fn text(&self) -> String {
+        match &self.code {
+            Some(code) => format!("{} {code}", self.status),
+            None => self.status.to_string(),
+        }
+    }
+}
+
+/// Sends a request and reads its answer to the end; `None` if its caller does not wait for it.
+async fn exchange(
     connection: &mut TcpStream,
+    request: &Request,
     buffer: &mut Vec<u8>,
-    began: Instant,
-    seen: &mut Seen,
-) -> Result<(u16, bool)> {
-    let cut_off = || Error::new(ErrorKind::UnexpectedEof, "an answer broke off");
+) -> Result<Option<Answer>> {
+    connection.write_all(&request.bytes).await?;
+    if let Some(leave) = request.leave {
+        sleep(leave).await;
+        return Ok(None);
+    }
+    read_more(connection, buffer).await?;
+    let first = Instant::now();
     let end = loop {
-        if connection.read_buf(buffer).await? == 0 {
-            return Err(cut_off());
-        }
-        if seen.first.len() == seen.last.len() {
-            seen.first.push(micros(began));
-        }
         if let Some(end) = find(buffer, b"\r\n\r\n") {
             break end + 4;
         }
+        read_more(connection, buffer).await?;
     };
     let head = String::from_utf8_lossy(&buffer[..end]).to_ascii_lowercase();
     let status = head.get(9..12).and_then(|status| status.parse().ok());
@@ -154,11 +320,27 @@ async fn answer(
         None => buffer.ends_with(b"0\r\n\r\n"),
     };
     while !done(buffer) {
-        if connection.read_buf(buffer).await? == 0 {
-            return Err(cut_off());
-        }
+        read_more(connection, buffer).await?;
     }
-    Ok((status, head.contains("connection: close")))
+    Ok(Some(Answer {
+        status,
+        code: (status >= 400).then(|| code(&buffer[end..])).flatten(),
+        closes: head.contains("connection: close"),
+        first,
+    }))
+}
+
+async fn read_more(connection: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<()> {
+    match connection.read_buf(buffer).await? {
+        0 => Err(ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The code of an error as Azure words it.
+fn code(body: &[u8]) -> Option<String> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    body["error"]["code"].as_str().map(str::to_owned)
 }
 
 fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {

@@ -116,8 +116,17 @@ impl Entra {
         match received.json::<MintRequest>() {
             Ok(request) => {
                 let authority = self.authority(received);
-                let token = mint(&request, &authority, &self.keys, tokens::now());
-                Reply::ok(&json!({ "access_token": token }))
+                let mint = || mint(&request, &authority, &self.keys, tokens::now());
+                match request.count {
+                    None => Reply::ok(&json!({ "access_token": mint() })),
+                    Some(count) if count <= MintRequest::MAX_COUNT => {
+                        let tokens: Vec<_> = (0..count).map(|_| mint()).collect();
+                        Reply::ok(&json!({ "access_tokens": tokens }))
+                    }
+                    Some(_) => {
+                        Reply::refused(&format!("count is more than {}", MintRequest::MAX_COUNT))
+                    }
+                }
             }
             Err(error) => Reply::refused(&error),
         }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use base64::Engine;
@@ -86,6 +87,26 @@ fn a_public_url_is_the_authority_and_nothing_else() {
     let minted = document(entra.answer(&post("/control/mint", &json!({ "version": 2 }))));
     let issuer = format!("https://login.example/{TENANT}/v2.0");
     assert_eq!(payload(&minted["access_token"])["iss"], issuer);
+}
+
+#[test]
+fn many_tokens_are_minted_at_once() {
+    let entra = Entra::default();
+    let minted = |wanted| document(entra.answer(&post("/control/mint", &wanted)));
+    let apps = |minted: Value| -> BTreeSet<String> {
+        let tokens = minted["access_tokens"].as_array().unwrap();
+        let app = |token| payload(token)["appid"].as_str().unwrap().to_owned();
+        tokens.iter().map(app).collect()
+    };
+    let tokens = minted(json!({ "count": 3 }));
+    let all = tokens["access_tokens"].as_array().unwrap();
+    let differ: BTreeSet<_> = all.iter().map(|token| token.as_str()).collect();
+    assert_eq!(differ.len(), 3);
+    assert_eq!(apps(tokens).len(), 1);
+    assert_eq!(
+        apps(minted(json!({ "count": 3, "new_clients": true }))).len(),
+        3
+    );
 }
 
 #[test]
@@ -452,6 +473,7 @@ fn mistakes_are_refused() {
         ),
         post("/control/behaviour", &json!({ "mode": "ok" })),
         post("/control/mint", &json!({ "algorithm": "RS256" })),
+        post("/control/mint", &json!({ "count": 10_001 })),
         post("/control/rotate", &json!({ "keep": true })),
     ];
     for request in wrong {
