@@ -87,8 +87,8 @@ test-core: $(RUST) ## Tests of the core, the command line and the stand-ins, nat
 TOKENS ?= 100000
 MUTATIONS ?= 1000000
 
-.PHONY: verify
-verify: $(RUST) ## Vectors with their counts, 100,000 tokens put to two verifiers, a million changed ones
+.PHONY: verify-vectors
+verify-vectors: $(RUST) ## Vectors with their counts, 100,000 tokens put to two verifiers, a million changed ones
 	source $(RUST); TOKENS=$(TOKENS) MUTATIONS=$(MUTATIONS) cargo test --profile thorough --locked \
 		--test generated --test vectors -- --nocapture
 
@@ -124,6 +124,17 @@ bench: build $(PYTHON_ENV)/ready ## Envoy's CPU per request, beside Envoy's own 
 	@STAND_INS=$(TARGET_DIR)/release/stand-ins LOAD=$(TARGET_DIR)/release/load \
 		NOTHING=$(TARGET_DIR)/$(TARGET)/release/tollgate_bench_nothing.wasm PYTHONDONTWRITEBYTECODE=1 \
 		$(PYTHON_ENV)/bin/python tests/bench/bench.py $(BENCH_ARGS)
+
+# The steps of `make verify`, out of those in tests/verify/goals.yaml; all when empty.
+STEPS ?=
+
+.PHONY: verify
+verify: $(PYTHON_ENV)/ready ## Everything at full size, hours in all, and the table of the goals; STEPS="vectors deny" is a choice
+	@$(PYTHON_ENV)/bin/python tests/verify/verify.py $(STEPS)
+
+.PHONY: verify-table
+verify-table: $(PYTHON_ENV)/ready ## The table of the goals, from what was measured last
+	@$(PYTHON_ENV)/bin/python tests/verify/verify.py --table
 
 .PHONY: lint
 lint: $(RUST) ## Formatting, lints for the host and for wasm32

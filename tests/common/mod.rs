@@ -18,6 +18,8 @@ use rsa::signature::{SignatureEncoding as _, Signer as _};
 use rsa::traits::PublicKeyParts as _;
 use serde_json::{Value, json};
 use sha2::Sha256;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::rc::Rc;
 use std::sync::LazyLock;
 
@@ -70,6 +72,20 @@ impl Random {
 /// How much a test does: what the environment asks for, or a little.
 pub(crate) fn amount(variable: &str, little: usize) -> usize {
     std::env::var(variable).map_or(little, |text| text.parse().unwrap())
+}
+
+/// Appends what was measured for a goal to the file that `FIGURES` names, if it names one.
+pub(crate) fn figure(goal: &str, what: &str, figure: &str, met: bool) {
+    let Ok(path) = std::env::var("FIGURES") else {
+        return;
+    };
+    let line = json!({ "goal": goal, "what": what, "figure": figure, "met": met });
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .unwrap();
+    file.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
 /// A key that signs, under a kid.
