@@ -33,6 +33,8 @@ RATE_LIMIT_SERVICE := $(TARGET_DIR)/rate-limit-service
 # Programs of Debian that some tests run: those on the PATH, or unpacked here without being root.
 TOOLS := $(TARGET_DIR)/tools
 PROMETHEUS_FROM_DEBIAN = PROMETHEUS=$${PROMETHEUS:-$$(tests/setup/debian.sh $(TOOLS) prometheus prometheus || true)}
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 REDIS_PACKAGES := redis-server redis-tools libatomic1 libjemalloc2 liblzf1
 
 .PHONY: help
@@ -146,6 +148,10 @@ lint: $(RUST) ## Formatting, lints for the host and for wasm32
 	@if grep -rnE '\b(get_http_(request|response|call_response)_(headers?|trailers?)|get_(map|map_value))\(' src; then \
 		echo 'lint: these SDK calls panic on bytes that are not UTF-8' >&2; exit 1; fi
 
+.PHONY: deny
+deny: $(CARGO_DENY) $(PYTHON_ENV)/ready ## Licences, sources and known faults of all dependencies, and what the module must not have
+	@source $(RUST); CARGO_DENY=$(CARGO_DENY) $(PYTHON_ENV)/bin/python tests/verify/deny.py
+
 .PHONY: fmt
 fmt: $(RUST) ## Format the Rust sources
 	$(CARGO) fmt --all
@@ -177,6 +183,10 @@ stand-ins: $(RUST)
 
 $(RUST): rust-toolchain.toml tests/setup/rust.sh
 	@tests/setup/rust.sh $@
+
+$(CARGO_DENY): | $(RUST)
+	@echo 'set-up: cargo-deny $(CARGO_DENY_VERSION) (some minutes)' >&2
+	@$(CARGO) install cargo-deny --quiet --locked --version $(CARGO_DENY_VERSION) --root $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)
 
 $(PYTHON_ENV)/ready: tests/setup/requirements.txt tests/setup/python.sh
 	@tests/setup/python.sh $(PYTHON_ENV) $< && touch $@
