@@ -423,8 +423,9 @@ fn an_application_may_have_keys_of_its_own() {
     let parameter = format!("?appid={APP}");
     let base = format!("https://login.microsoftonline.com/{TENANT}");
     let mut policy = policy();
-    policy["issuers"][0]["openid_config"] =
-        json!(format!("{base}/.well-known/openid-configuration{parameter}"));
+    policy["issuers"][0]["openid_config"] = json!(format!(
+        "{base}/.well-known/openid-configuration{parameter}"
+    ));
     let mut worker = Bench::new(&policy);
     let call = worker.begin().unwrap();
     assert!(call.url.path.ends_with(&parameter), "{}", call.url);
