@@ -33,8 +33,7 @@ RATE_LIMIT_SERVICE := $(TARGET_DIR)/rate-limit-service
 # Programs of Debian that some tests run: those on the PATH, or unpacked here without being root.
 TOOLS := $(TARGET_DIR)/tools
 PROMETHEUS_FROM_DEBIAN = PROMETHEUS=$${PROMETHEUS:-$$(tests/setup/debian.sh $(TOOLS) prometheus prometheus || true)}
-CARGO_DENY_VERSION := 0.20.2
-CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+CARGO_DENY := $(TOOLS)/cargo-deny-0.20.2/bin/cargo-deny
 REDIS_PACKAGES := redis-server redis-tools libatomic1 libjemalloc2 liblzf1
 
 .PHONY: help
@@ -185,8 +184,8 @@ $(RUST): rust-toolchain.toml tests/setup/rust.sh
 	@tests/setup/rust.sh $@
 
 $(CARGO_DENY): | $(RUST)
-	@echo 'set-up: cargo-deny $(CARGO_DENY_VERSION) (some minutes)' >&2
-	@$(CARGO) install cargo-deny --quiet --locked --version $(CARGO_DENY_VERSION) --root $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)
+	@folder=$(patsubst %/,%,$(dir $(@D))); name=$(@F); version=$${folder##*-}; \
+	$(CARGO) install $$name --locked --version $$version --root $$folder --target-dir $(TOOLS)/build
 
 $(PYTHON_ENV)/ready: tests/setup/requirements.txt tests/setup/python.sh
 	@tests/setup/python.sh $(PYTHON_ENV) $< && touch $@

@@ -88,16 +88,21 @@ def keep(_):
     """The listener as it is shipped."""
 
 
+def sending_to(backend: Backend, edit):
+    """Another edit, and this backend in place of the stand-in."""
+
+    def both(config):
+        edit(config)
+        set_endpoint(config, "azure_openai", backend.address)
+
+    return both
+
+
 @pytest.mark.parametrize("edit", [keep, leave_alone])
 def test_nothing_slips_past_a_role(start_gateway, stand_ins, edit):
     with Backend(lambda _: [answer(b"{}")]) as backend:
-
-        def both(config):
-            edit(config)
-            set_endpoint(config, "azure_openai", backend.address)
-
         policy = shipped_policy(stand_ins, default_app={"roles": [USER]})
-        gateway = start_gateway(stand_ins, policy, edit=both)
+        gateway = start_gateway(stand_ins, policy, edit=sending_to(backend, edit))
         token = stand_ins.entra.mint(new_app()).encode()
 
         def send(method: bytes, path: bytes, *headers: bytes):
@@ -131,12 +136,7 @@ def test_nothing_slips_past_a_role(start_gateway, stand_ins, edit):
 @pytest.mark.parametrize("edit", [keep, leave_alone])
 def test_r22_the_log_tells_the_path_that_the_backend_gets(start_gateway, stand_ins, edit):
     with Backend(lambda _: [answer(b"{}")]) as backend:
-
-        def both(config):
-            edit(config)
-            set_endpoint(config, "azure_openai", backend.address)
-
-        gateway = start_gateway(stand_ins, shipped_policy(stand_ins), edit=both)
+        gateway = start_gateway(stand_ins, shipped_policy(stand_ins), edit=sending_to(backend, edit))
         token = stand_ins.entra.mint(new_app())
         forms = [form for _, path in FORBIDDEN for form in disguised_paths(path)]
         for form in forms:

@@ -29,7 +29,8 @@ def run(name: str) -> bool:
     step = PLAN["steps"][name]
     log, figures = RESULTS / f"{name}.log", RESULTS / f"{name}.figures"
     figures.write_text("")
-    environment = {**os.environ, **step.get("with", {}), "FIGURES": str(figures)}
+    # What the caller asks for goes before what the plan does.
+    environment = {**step.get("with", {}), **os.environ, "FIGURES": str(figures)}
     print(f"{name}: {step['run']} ...", flush=True)
     begin = time.monotonic()
     with log.open("wb") as output:
@@ -39,6 +40,12 @@ def run(name: str) -> bool:
         status = subprocess.run(
             step["run"].split(), cwd=ROOT, env=environment, stdout=output, stderr=output
         ).returncode
+    measured = figures_of(name)
+    for goal, what in step.get("shows", {}).items():
+        if not any(figure["goal"] == goal for figure in measured):
+            line = {"goal": goal, "what": what, "figure": "no" if status else "yes", "met": not status}
+            with figures.open("a") as file:
+                file.write(json.dumps(line) + "\n")
     seconds = round(time.monotonic() - begin)
     result = {"status": status, "seconds": seconds, "ended": time.strftime("%Y-%m-%d %H:%M")}
     (RESULTS / f"{name}.json").write_text(json.dumps(result))
