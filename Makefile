@@ -118,14 +118,6 @@ test-global-limits: build stand-ins $(PYTHON_ENV)/ready ## Two gateways that sha
 compose-test: build stand-ins $(PYTHON_ENV)/ready ## The demo's story through the containers of envoy/compose.yaml
 	@$(E2E) $(PYTHON_ENV)/bin/python tests/compose.py
 
-.PHONY: bench
-bench: build $(PYTHON_ENV)/ready ## Envoy's CPU per request, beside Envoy's own filters; table and target/bench.json
-	@$(CARGO) build --release --locked -p tollgate-stand-ins
-	@$(CARGO) build --release --locked -p tollgate-bench-nothing --target $(TARGET)
-	@STAND_INS=$(TARGET_DIR)/release/stand-ins LOAD=$(TARGET_DIR)/release/load \
-		NOTHING=$(TARGET_DIR)/$(TARGET)/release/tollgate_bench_nothing.wasm PYTHONDONTWRITEBYTECODE=1 \
-		$(PYTHON_ENV)/bin/python tests/bench/bench.py $(BENCH_ARGS)
-
 # The steps of `make verify`, out of those in tests/verify/goals.yaml; all when empty.
 STEPS ?=
 
@@ -136,6 +128,14 @@ verify: $(PYTHON_ENV)/ready ## Everything at full size, hours in all, and the ta
 .PHONY: verify-table
 verify-table: $(PYTHON_ENV)/ready ## The table of the goals, from what was measured last
 	@$(PYTHON_ENV)/bin/python tests/verify/verify.py --table
+
+.PHONY: bench
+bench: build $(PYTHON_ENV)/ready ## Envoy's CPU per request, beside Envoy's own filters; table and target/bench.json
+	@$(CARGO) build --release --locked -p tollgate-stand-ins
+	@$(CARGO) build --release --locked -p tollgate-bench-nothing --target $(TARGET)
+	@STAND_INS=$(TARGET_DIR)/release/stand-ins LOAD=$(TARGET_DIR)/release/load \
+		NOTHING=$(TARGET_DIR)/$(TARGET)/release/tollgate_bench_nothing.wasm PYTHONDONTWRITEBYTECODE=1 \
+		$(PYTHON_ENV)/bin/python tests/bench/bench.py $(BENCH_ARGS)
 
 .PHONY: lint
 lint: $(RUST) ## Formatting, lints for the host and for wasm32

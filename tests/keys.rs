@@ -370,29 +370,6 @@ fn bad_answers_change_nothing() {
     );
 }
 
-#[test]
-fn a_late_answer_belongs_to_nobody() {
-    let mut worker = Bench::new(&policy());
-    let first = worker.begin().unwrap();
-    worker.now += 11_000;
-    let second = worker.begin().unwrap();
-    assert_ne!(first.attempt, second.attempt);
-    assert!(worker.reply(&first, &metadata()).unwrap_err().is_none());
-    worker.reply(&second, &metadata()).unwrap();
-}
-
-#[test]
-fn a_worker_that_goes_gives_up_its_lease() {
-    let store = Rc::new(MemoryStore::default());
-    let mut one = Bench::sharing(&policy(), Rc::clone(&store));
-    let mut two = Bench::sharing(&policy(), store);
-    one.begin().unwrap();
-    assert!(two.begin().is_none());
-    one.gateway.abandon_fetches(&*one.store);
-    two.now += 250;
-    assert!(two.begin().is_some());
-}
-
 /// A key says which of Entra's clouds it is of; the metadata says which cloud the tenant is in.
 #[test]
 fn a_key_of_another_cloud_is_left_out() {
@@ -441,4 +418,27 @@ fn an_application_may_have_keys_of_its_own() {
         .unwrap_err()
         .unwrap();
     assert_eq!(code(&worker.ask(&SIGNER.token(&v1_claims()))), None);
+}
+
+#[test]
+fn a_late_answer_belongs_to_nobody() {
+    let mut worker = Bench::new(&policy());
+    let first = worker.begin().unwrap();
+    worker.now += 11_000;
+    let second = worker.begin().unwrap();
+    assert_ne!(first.attempt, second.attempt);
+    assert!(worker.reply(&first, &metadata()).unwrap_err().is_none());
+    worker.reply(&second, &metadata()).unwrap();
+}
+
+#[test]
+fn a_worker_that_goes_gives_up_its_lease() {
+    let store = Rc::new(MemoryStore::default());
+    let mut one = Bench::sharing(&policy(), Rc::clone(&store));
+    let mut two = Bench::sharing(&policy(), store);
+    one.begin().unwrap();
+    assert!(two.begin().is_none());
+    one.gateway.abandon_fetches(&*one.store);
+    two.now += 250;
+    assert!(two.begin().is_some());
 }
