@@ -36,6 +36,7 @@ PROMETHEUS_FROM_DEBIAN = PROMETHEUS=$${PROMETHEUS:-$$(tests/setup/debian.sh $(TO
 REDIS_PACKAGES := redis-server redis-tools libatomic1 libjemalloc2 liblzf1
 
 # Tools of cargo, each in a folder that is named by its version.
+CARGO_DENY := $(TOOLS)/cargo-deny-0.20.2/bin/cargo-deny
 CARGO_FUZZ := $(TOOLS)/cargo-fuzz-0.13.2/bin/cargo-fuzz
 CARGO_LLVM_COV := $(TOOLS)/cargo-llvm-cov-0.9.1/bin/cargo-llvm-cov
 CARGO_MUTANTS := $(TOOLS)/cargo-mutants-27.1.0/bin/cargo-mutants
@@ -92,8 +93,8 @@ test-core: $(RUST) ## Tests of the core, the command line and the stand-ins, nat
 TOKENS ?= 100000
 MUTATIONS ?= 1000000
 
-.PHONY: verify
-verify: $(RUST) ## Vectors with their counts, 100,000 tokens put to two verifiers, a million changed ones
+.PHONY: verify-vectors
+verify-vectors: $(RUST) ## Vectors with their counts, 100,000 tokens put to two verifiers, a million changed ones
 	source $(RUST); TOKENS=$(TOKENS) MUTATIONS=$(MUTATIONS) cargo test --profile thorough --locked \
 		--test generated --test vectors -- --nocapture
 
@@ -157,6 +158,17 @@ test-global-limits: build stand-ins $(PYTHON_ENV)/ready ## Two gateways that sha
 compose-test: build stand-ins $(PYTHON_ENV)/ready ## The demo's story through the containers of envoy/compose.yaml
 	@$(E2E) $(PYTHON_ENV)/bin/python tests/compose.py
 
+# The steps of `make verify`, out of those in tests/verify/goals.yaml; all when empty.
+STEPS ?=
+
+.PHONY: verify
+verify: $(PYTHON_ENV)/ready ## Everything at full size, hours in all, and the table of the goals; STEPS="vectors deny" is a choice
+	@$(PYTHON_ENV)/bin/python tests/verify/verify.py $(STEPS)
+
+.PHONY: verify-table
+verify-table: $(PYTHON_ENV)/ready ## The table of the goals, from what was measured last
+	@$(PYTHON_ENV)/bin/python tests/verify/verify.py --table
+
 .PHONY: bench
 bench: build $(PYTHON_ENV)/ready ## Envoy's CPU per request, beside Envoy's own filters; table and target/bench.json
 	@$(CARGO) build --release --locked -p tollgate-stand-ins
@@ -181,6 +193,10 @@ lint: $(RUST) ## Formatting, lints for the host and for wasm32
 	@# The SDK's string getters panic on bytes that are not UTF-8.
 	@if grep -rnE '\b(get_http_(request|response|call_response)_(headers?|trailers?)|get_(map|map_value))\(' src; then \
 		echo 'lint: these SDK calls panic on bytes that are not UTF-8' >&2; exit 1; fi
+
+.PHONY: deny
+deny: $(CARGO_DENY) $(PYTHON_ENV)/ready ## Licences, sources and known faults of all dependencies, and what the module must not have
+	@source $(RUST); CARGO_DENY=$(CARGO_DENY) $(PYTHON_ENV)/bin/python tests/verify/deny.py
 
 .PHONY: fmt
 fmt: $(RUST) ## Format the Rust sources
@@ -215,7 +231,7 @@ stand-ins: $(RUST)
 $(RUST): rust-toolchain.toml tests/setup/rust.sh
 	@tests/setup/rust.sh $@
 
-$(CARGO_FUZZ) $(CARGO_LLVM_COV) $(CARGO_MUTANTS): | $(RUST)
+$(CARGO_DENY) $(CARGO_FUZZ) $(CARGO_LLVM_COV) $(CARGO_MUTANTS): | $(RUST)
 	@folder=$(patsubst %/,%,$(dir $(@D))); name=$(@F); version=$${folder##*-}; \
 	$(CARGO) install $$name --locked --version $$version --root $$folder --target-dir $(TOOLS)/build
 

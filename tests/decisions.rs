@@ -369,6 +369,33 @@ fn required_claims_are_matched() {
     }
 }
 
+/// C8: a policy can ask for applications that prove who they are, and leave out users and public clients.
+#[test]
+fn users_and_public_clients_can_be_left_out() {
+    let mut document = policy(&json!({}));
+    document["issuers"][0]["required_claims"] = json!([
+        { "name": "idtyp", "values": ["app"] },
+        { "name": "appidacr", "values": ["1", "2"], "match": "any" },
+    ]);
+    let mut bench = Bench::new(&document);
+    for (changes, expected) in [
+        (json!({}), None),
+        (json!({ "appidacr": "2" }), None),
+        (json!({ "appidacr": "0" }), Some(TokenClaimValueNotAllowed)),
+        (json!({ "appidacr": null }), Some(TokenClaimNotFound)),
+        (
+            json!({ "idtyp": "user", "scp": "user_impersonation" }),
+            Some(TokenClaimValueNotAllowed),
+        ),
+        (
+            json!({ "idtyp": null, "scp": "user_impersonation" }),
+            Some(TokenClaimNotFound),
+        ),
+    ] {
+        check(&mut bench, &with(v1_claims(), &changes), expected);
+    }
+}
+
 #[test]
 fn credentials_are_one_bearer_token() {
     let mut bench = Bench::new(&policy(&json!({})));

@@ -12,7 +12,7 @@ mod common;
 
 use std::rc::Rc;
 
-use common::{AUDIENCE, Bench, NOON, OTHER, SIGNER, TENANT, code, v1_claims};
+use common::{APP, AUDIENCE, Bench, NOON, OTHER, SIGNER, TENANT, code, v1_claims};
 use serde_json::{Value, json};
 use tollgate::gateway::{FetchReport, MAX_WAIT_MILLIS, MAX_WAITING, Patience, Verdict};
 use tollgate::keys::{Answer, FetchOutcome, NextCall};
@@ -25,12 +25,15 @@ fn policy() -> Value {
     json!({ "issuers": [{ "tenant_id": TENANT, "audiences": [AUDIENCE], "cluster": "entra" }] })
 }
 
-fn metadata() -> Answer {
-    let document = json!({
+fn metadata_document() -> Value {
+    json!({
         "issuer": format!("https://login.microsoftonline.com/{TENANT}/v2.0"),
         "jwks_uri": format!("https://login.microsoftonline.com/{TENANT}/discovery/v2.0/keys"),
-    });
-    good(&document)
+    })
+}
+
+fn metadata() -> Answer {
+    good(&metadata_document())
 }
 
 fn good(document: &Value) -> Answer {
@@ -365,6 +368,56 @@ fn bad_answers_change_nothing() {
             skipped: 1
         }
     );
+}
+
+/// A key says which of Entra's clouds it is of; the metadata says which cloud the tenant is in.
+#[test]
+fn a_key_of_another_cloud_is_left_out() {
+    let mut worker = Bench::new(&policy());
+    let mut keys = set(&[&SIGNER, &OTHER]);
+    keys["keys"][0]["cloud_instance_name"] = json!("microsoftonline.com");
+    keys["keys"][1]["cloud_instance_name"] = json!("microsoftonline.us");
+    let call = worker.begin().unwrap();
+    let mut document = metadata_document();
+    document["cloud_instance_name"] = json!("microsoftonline.com");
+    let call = worker.reply(&call, &good(&document)).unwrap();
+    let report = worker.reply(&call, &good(&keys)).unwrap_err().unwrap();
+    let outcome = FetchOutcome::Good {
+        keys: 1,
+        skipped: 1,
+    };
+    assert_eq!(report.outcome, outcome);
+    assert_eq!(code(&worker.ask(&SIGNER.token(&v1_claims()))), None);
+    assert_eq!(
+        code(&worker.ask(&OTHER.token(&v1_claims()))),
+        Some(TokenSignatureKeyNotFound)
+    );
+}
+
+/// An application with signing keys of its own has metadata of its own, told by a parameter.
+#[test]
+fn an_application_may_have_keys_of_its_own() {
+    let parameter = format!("?appid={APP}");
+    let base = format!("https://login.microsoftonline.com/{TENANT}");
+    let mut policy = policy();
+    policy["issuers"][0]["openid_config"] = json!(format!(
+        "{base}/.well-known/openid-configuration{parameter}"
+    ));
+    let mut worker = Bench::new(&policy);
+    let call = worker.begin().unwrap();
+    assert!(call.url.path.ends_with(&parameter), "{}", call.url);
+    let mut document = metadata_document();
+    document["jwks_uri"] = json!(format!("{base}/discovery/keys{parameter}"));
+    let call = worker.reply(&call, &good(&document)).unwrap();
+    assert_eq!(
+        call.url.path,
+        format!("/{TENANT}/discovery/keys{parameter}")
+    );
+    worker
+        .reply(&call, &good(&set(&[&SIGNER])))
+        .unwrap_err()
+        .unwrap();
+    assert_eq!(code(&worker.ask(&SIGNER.token(&v1_claims()))), None);
 }
 
 #[test]

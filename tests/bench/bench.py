@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.listeners import Chains  # noqa: E402
 from e2e.harness import AUDIENCE, StandIns, call, new_app  # noqa: E402
+from e2e.harness.figures import figure  # noqa: E402
 from e2e.harness.processes import ROOT, envoy_binary, exit_on_signals, start, stop, wait_until  # noqa: E402
 
 DIRECTORY = ROOT / "target" / "bench"
@@ -242,6 +243,9 @@ def report(rows: list[Row]) -> list[dict]:
                 text += f"; {more:.1f} µs more, at most {row.more}: {'met' if more <= row.more else 'MISSED'}"
         print(text)
         result.append(line)
+        if row.status != 200 and row.budget is not None:
+            said = f"{median:.1f} µs of Envoy's CPU, {line['ratio']} of {row.pair}, at most {row.budget}"
+            figure("R7", row.name, said, line["met"])
     return result
 
 

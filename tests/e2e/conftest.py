@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from .harness import Gateway, StandIns
+from .harness.figures import figure
 from .harness.processes import ROOT
 
 LOGS = ROOT / "target" / "e2e"
@@ -15,6 +16,20 @@ TAIL = 40
 
 def pytest_sessionstart():
     shutil.rmtree(LOGS, ignore_errors=True)
+
+
+def pytest_sessionfinish():
+    """What the searches at the end of every gateway found, over all of them."""
+    ended = Gateway.ended
+    if not ended:
+        return
+    for goal, what in [
+        ("R3", "gateways searched for dead workers and reloads"),
+        ("R15", "gateways asked for open requests at their end"),
+        ("R28", "gateways whose logs were searched for secrets"),
+    ]:
+        found = [problem for problems in ended for problem in problems if f"({goal})" in problem]
+        figure(goal, what, f"{len(ended)} gateways, {len(found)} with any", not found)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import pytest
 
 from .harness import APP_CHAT, Gateway, shipped_policy
+from .harness.figures import figure
 from .harness.gateway import CHAT_PATH, connection_manager
 from .harness.secrets import keep_secret
 
@@ -44,24 +45,35 @@ def gateway(stand_ins, module_directory):
         yield running
 
 
+@pytest.fixture(scope="module")
+def denied():
+    """The forms of a key that were denied, for the figure."""
+    forms = set()
+    yield forms
+    every = len(HEADERS) + len(QUERIES)
+    figure("R21", "forms of an API key, alone and beside a good token", f"{len(forms)} of {every} denied", len(forms) == every)
+
+
 @pytest.fixture(params=["alone", "beside a good token"])
 def token(request, stand_ins):
     return stand_ins.entra.mint() if request.param != "alone" else None
 
 
 @pytest.mark.parametrize("headers", HEADERS, ids=lambda headers: repr(headers)[:40])
-def test_d3_in_a_header(gateway, stand_ins, token, headers):
+def test_d3_in_a_header(gateway, stand_ins, token, headers, denied):
     before = stand_ins.openai.count()
     assert gateway.chat(token, headers).verdict == DENIED
     assert stand_ins.openai.count() == before
+    denied.add(repr(headers))
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_d3_in_the_query(gateway, stand_ins, token, query):
+def test_d3_in_the_query(gateway, stand_ins, token, query, denied):
     before = stand_ins.openai.count()
     path = CHAT_PATH.partition("?")[0]
     assert gateway.request("POST", f"{path}?{query}", token=token, body=b"{}").verdict == DENIED
     assert stand_ins.openai.count() == before
+    denied.add(query)
 
 
 @pytest.mark.parametrize("name", ["api_key", "Ocp_Apim_Subscription_Key"])

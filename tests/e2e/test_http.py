@@ -1,11 +1,13 @@
 """The request around the token. Rows D, and those of E that public paths bring up."""
 
 import http.client
+import re
 import socket
 
 import pytest
 
 from .harness import APP_CHAT, Gateway, call, raw, shipped_policy
+from .harness.figures import figure
 from .harness.gateway import connection_manager
 from .harness.processes import wait_until
 
@@ -225,6 +227,51 @@ def test_d4_r21_identity_headers_are_the_gates_own(gateway, token, headers):
     assert public.status == 200
 
 
+def spoofed_lines() -> list[list[bytes]]:
+    """Ways to send an identity header, as lines of a request."""
+    forms = []
+    for name in (b"x-app-id", b"x-app-name"):
+        spellings = [name, name.upper(), name.title(), b"X" + name[1:], name[:-1] + name[-1:].upper()]
+        spellings += [name.replace(b"-", b"_"), name.replace(b"-", b"_", 1), name.replace(b"-", b"_").title()]
+        spellings += [b"x-app_" + name[6:], b"X_APP-" + name[6:].upper()]
+        forms += [[spelling + b": evil"] for spelling in spellings]
+        forms += [[spelling + b": evil", name + b": evil"] for spelling in spellings[1:6]]
+        values = [b"", b" ", b"\xffevil", b"\tevil\t", b"evil, evil", b"evil\r\n evil", b"evil\0", b"evil\r" + name + b": evil"]
+        forms += [[name + b": " + value] for value in values]
+        forms += [[name + colon + b"evil"] for colon in (b":", b" : ", b"\t: ", b":\t", b"\0: ", b"\xa0: ", b"\r\n: ")]
+        forms += [[b" " + name + b": evil"], [b"x-anything: a\r\n " + name + b": evil"]]
+        forms += [[b"connection: " + name, name + b": evil"], [b"connection: close, " + name.upper()]]
+        forms += [[b"x-anything: a\n" + name + b": evil"], [name.replace(b"-", "\u2010".encode()) + b": evil"]]
+    return forms
+
+
+def seen_as_identity(answer) -> list[list[str]]:
+    """Headers whose letters are those of an identity header, whatever stands between them."""
+    received = answer.json["headers"]
+    return sorted(pair for pair in received if re.sub("[^a-z]", "", pair[0].lower()) in ("xappid", "xappname"))
+
+
+def test_r21_no_spelling_of_an_identity_header_reaches_the_backend(gateway, lax, token):
+    forms = spoofed_lines()
+    passed = refused = 0
+    for target in (gateway, lax):
+        for lines in forms:
+            answer = raw(
+                target.address, head("GET /openai/echo HTTP/1.1", f"authorization: Bearer {token}", *lines)
+            )
+            if answer.status == 200:
+                assert seen_as_identity(answer) == GOOD, lines
+                passed += 1
+            else:
+                # 401: a folded line has become a part of the token.
+                assert answer.status in (0, 400, 401), (lines, answer)
+                refused += 1
+    assert len({b"\n".join(lines) for lines in forms}) == len(forms) >= 40
+    assert passed >= 40
+    said = f"{len(forms)} forms on two listeners: {passed} passed without it, {refused} were refused, 0 arrived"
+    figure("R21", "identity headers that callers send", said, True)
+
+
 @pytest.mark.parametrize("name", ["x_app_id", "X_App_Id", "x-app_id", "x_app-name"])
 def test_d4_underscores(gateway, lax, token, name):
     assert gateway.echo(token, [(name, "evil")]).status == 400
@@ -293,6 +340,39 @@ def test_d6_overrides_do_not_reach_the_backend(gateway, lax, token, name):
         assert name not in dict(answer.json["headers"])
         # And decide nothing.
         assert target.request("GET", "/openai/models", headers=[(name, "/status")]).verdict == NOT_PRESENT
+
+
+def test_d6_a_method_in_the_query_is_none(gateway, stand_ins, token):
+    """Under a role that may only read: what is asked for is the method on the line."""
+    for query in ("_method=GET", "_method=DELETE&x-http-method-override=DELETE"):
+        answer = gateway.request("GET", f"/openai/echo?{query}", token=token)
+        assert answer.json["method"] == "GET"
+        assert gateway.request("GET", f"/openai/models?{query}").verdict == NOT_PRESENT
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("GET http://gate.example/status HTTP/1.1", "host: gate"),
+        ("GET /openai/models HTTP/1.1", "host: /status"),
+        ("GET /openai/models HTTP/1.1", "host: localhost"),
+        ("GET /openai/models HTTP/1.1", "host: login.microsoftonline.com"),
+        ("GET /openai/models HTTP/1.1", "host: gate", "host: localhost"),
+        ("GET /openai/models HTTP/1.1", "host: a,b"),
+        ("GET http://localhost/openai/models HTTP/1.1", "host: gate"),
+        ("GET https://localhost:443/openai/models HTTP/1.1", "host: gate"),
+        ("GET //localhost/openai/models HTTP/1.1", "host: gate"),
+    ],
+    ids=lambda lines: "-".join(lines)[:60],
+)
+def test_e6_the_host_decides_nothing(gateway, stand_ins, lines):
+    """Whatever host is named, only the public path passes without a token."""
+    stand_ins.openai.reset()
+    answer = raw(gateway.address, "\r\n".join([*lines, "connection: close", "", ""]).encode())
+    expected = 200 if "/status " in lines[0] else 401
+    # Or Envoy itself refuses such a host, or one whose scheme is not the connection's.
+    assert answer.status in (expected, 400, 403, 404), answer
+    assert {request["path"] for request in stand_ins.openai.requests()} <= {"/status"}
 
 
 @pytest.mark.parametrize("name", ["x-forwarded-uri", "x-envoy-original-path", "x-envoy-original-method"])

@@ -2,11 +2,15 @@
 
 import base64
 import json
+import subprocess
 
 import pytest
+import yaml
 
-from .harness import APP_CHAT, GatewayRefused, new_app, shipped_policy
-from .harness.gateway import plugin
+from .harness import APP_CHAT, GatewayRefused, new_app, shipped_config, shipped_policy
+from .harness.figures import figure
+from .harness.gateway import plugin, set_policy
+from .harness.processes import envoy_binary, module
 
 PASSES = (200, None)
 
@@ -71,14 +75,48 @@ def bad_policies(good: dict) -> dict[str, tuple[object, str]]:
 CASES = bad_policies({"issuers": [{}], "apps": [{"app_id": ""}]})
 
 
+@pytest.fixture(scope="module")
+def stopped():
+    """The cases that stopped Envoy, for the figure."""
+    cases = {}
+    yield cases
+    said = f"{len(cases)} of {len(CASES)} refused, {sum(map(bool, cases.values()))} with the name of the field"
+    figure("R23", "broken policies, at Envoy's start", said, len(cases) == len(CASES) >= 30)
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_i5_r23_a_bad_policy_stops_envoy_at_start(start_gateway, stand_ins, case):
+def test_i5_r23_a_bad_policy_stops_envoy_at_start(start_gateway, stand_ins, case, stopped):
     policy, words = bad_policies(shipped_policy(stand_ins))[case]
     with pytest.raises(GatewayRefused) as refused:
         start_gateway(stand_ins, policy)
     log = str(refused.value)
     assert words in log, log[-2000:]
     assert "panicked" not in log
+    stopped[case] = words
+
+
+def test_i5_r23_envoy_says_so_before_it_starts(stand_ins, directory):
+    """`envoy --mode validate`, as a pipeline asks it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    config = shipped_config()
+    plugin(config)["vm_config"]["code"]["local"]["filename"] = str(module())
+    path = directory / "envoy.yaml"
+
+    def validate(policy) -> subprocess.CompletedProcess:
+        set_policy(config, policy)
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+        arguments = [envoy_binary(), "--mode", "validate", "-c", path, "--log-level", "warning"]
+        return subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+
+    good = shipped_policy(stand_ins)
+    assert validate(good).returncode == 0
+    # Each start of Envoy compiles the module: a few stand for all.
+    cases = list(bad_policies(good).items())[4::6]
+    for case, (policy, words) in cases:
+        result = validate(policy)
+        assert result.returncode != 0, case
+        assert words in result.stderr, (case, result.stderr[-2000:])
+    figure("R23", "broken policies, by envoy --mode validate", f"{len(cases)} of {len(cases)} refused and named", True)
 
 
 def test_all_errors_are_told_at_once(start_gateway, stand_ins):
@@ -104,6 +142,7 @@ def test_r23_a_bad_update_keeps_the_old_policy(start_gateway, stand_ins):
     assert gateway.chat().verdict == (401, "TokenNotPresent")
     gateway.update(shipped_policy(stand_ins, default_app={"access": "deny"}))
     assert {gateway.chat(token).verdict for _ in range(8)} == {(403, "AppNotAllowed")}
+    figure("R23", "broken policies, as updates", f"{len(CASES)} of {len(CASES)} refused, the good one stayed", True)
 
 
 def test_i7_many_updates(start_gateway, stand_ins):
@@ -159,12 +198,30 @@ def test_no_configuration_is_no_policy(start_gateway, stand_ins):
         start_gateway(stand_ins, edit=lambda config: plugin(config).pop("configuration"))
 
 
-def test_r23_a_module_that_is_not_there(start_gateway, stand_ins):
-    def elsewhere(config):
-        plugin(config)["vm_config"]["code"]["local"]["filename"] = "/nowhere/tollgate.wasm"
+def test_r23_a_module_that_is_broken(start_gateway, stand_ins, directory):
+    """Envoy does not start with a file that is no module, or not this one."""
+    good, empty = module().read_bytes(), b"\0asm\1\0\0\0"
+    cases = {
+        "nothing": None,
+        "an empty file": b"",
+        "a text": b"tollgate",
+        "a module of nothing": empty,
+        "the first half": good[: len(good) // 2],
+        "another version": empty[:4] + b"\2" + good[5:],
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "broken.wasm"
 
-    with pytest.raises(GatewayRefused):
-        start_gateway(stand_ins, edit=elsewhere)
+    def broken(config):
+        plugin(config)["vm_config"]["code"]["local"]["filename"] = str(path)
+
+    for case, content in cases.items():
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(GatewayRefused):
+            start_gateway(stand_ins, edit=broken)
+            pytest.fail(f"Envoy runs with {case}")
+    figure("R23", "module files that are missing or broken", f"{len(cases)} of {len(cases)}: Envoy does not start", True)
 
 
 def test_i5_ten_thousand_applications(start_gateway, stand_ins):

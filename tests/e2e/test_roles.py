@@ -9,8 +9,9 @@ import pytest
 
 from .harness import Gateway, new_app, raw, shipped_policy
 from .harness.backend import Backend, answer
+from .harness.figures import figure
 from .harness.gateway import JSON_TYPE, connection_manager, set_endpoint
-from .harness.processes import ROOT
+from .harness.processes import ROOT, wait_until
 from .harness.secrets import keep_secret
 
 USER = "Cognitive Services OpenAI User"
@@ -87,16 +88,21 @@ def keep(_):
     """The listener as it is shipped."""
 
 
+def sending_to(backend: Backend, edit):
+    """Another edit, and this backend in place of the stand-in."""
+
+    def both(config):
+        edit(config)
+        set_endpoint(config, "azure_openai", backend.address)
+
+    return both
+
+
 @pytest.mark.parametrize("edit", [keep, leave_alone])
 def test_nothing_slips_past_a_role(start_gateway, stand_ins, edit):
     with Backend(lambda _: [answer(b"{}")]) as backend:
-
-        def both(config):
-            edit(config)
-            set_endpoint(config, "azure_openai", backend.address)
-
         policy = shipped_policy(stand_ins, default_app={"roles": [USER]})
-        gateway = start_gateway(stand_ins, policy, edit=both)
+        gateway = start_gateway(stand_ins, policy, edit=sending_to(backend, edit))
         token = stand_ins.entra.mint(new_app()).encode()
 
         def send(method: bytes, path: bytes, *headers: bytes):
@@ -123,7 +129,29 @@ def test_nothing_slips_past_a_role(start_gateway, stand_ins, edit):
         assert len(tried) >= 200
         # Mostly it is the module that refuses; Envoy refuses what is no HTTP, or no path, to it.
         assert by["module"] >= 200, by
-        print(f"{edit.__name__}: {len(tried)} forms refused, by {dict(by)}")
+        said = f"{len(tried)} forms, {by['module']} refused by the module and {by['Envoy']} by Envoy, 0 arrived"
+        figure("R22", f"requests for what a role lacks, a listener that is to {edit.__name__.replace('_', ' ')}", said, True)
+
+
+@pytest.mark.parametrize("edit", [keep, leave_alone])
+def test_r22_the_log_tells_the_path_that_the_backend_gets(start_gateway, stand_ins, edit):
+    with Backend(lambda _: [answer(b"{}")]) as backend:
+        gateway = start_gateway(stand_ins, shipped_policy(stand_ins), edit=sending_to(backend, edit))
+        token = stand_ins.entra.mint(new_app())
+        forms = [form for _, path in FORBIDDEN for form in disguised_paths(path)]
+        for form in forms:
+            lines = [b"GET " + form + b" HTTP/1.1", b"host: gate", b"connection: close"]
+            raw(gateway.address, b"\r\n".join([*lines, f"authorization: Bearer {token}".encode(), b"", b""]))
+        arrived = [(received.line.split(" ")[1], received.header("x-request-id")) for received in backend.received]
+        assert len(arrived) > len(forms) / 4
+        wait_until(lambda: len(gateway.request_log()) >= len(arrived), 5, "the lines of all requests")
+        told = {line["request_id"]: line["path"] for line in gateway.request_log()}
+        for path, request_id in arrived:
+            # The backend's line is read as one byte a character, the log is UTF-8.
+            raw_path = path.partition("?")[0].encode("latin-1")
+            assert told[request_id] == raw_path.decode(errors="replace"), path
+    said = f"{len(arrived)} of {len(forms)} reached the backend, all under the path that was logged"
+    figure("R22", f"odd paths of a caller without roles, a listener that is to {edit.__name__.replace('_', ' ')}", said, True)
 
 
 def operations() -> list[tuple[str, str, str, str]]:

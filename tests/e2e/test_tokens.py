@@ -2,6 +2,7 @@
 C Entra ID."""
 
 import hashlib
+import hmac
 import http.client
 import json
 import socket
@@ -9,6 +10,7 @@ import threading
 import time
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from .harness import APP_BATCH, APP_CHAT, APP_OTHER, AUDIENCE, TENANT, Gateway, new_app, shipped_policy
 from .harness.identities import OTHER_TENANT
@@ -135,6 +137,26 @@ def test_a1_alg_none_as_the_provider_would_write_it(gateway, stand_ins):
 
 def test_a2_hmac_with_the_public_key(gateway, stand_ins):
     assert gateway.chat(stand_ins.entra.mint(alg="HS256-with-public-key")).verdict == INVALID
+
+
+def public_forms(signer: Signer) -> list[bytes]:
+    """What is public about a key, in every form that may have been taken for a secret."""
+    key = signer.private.public_key()
+    forms = [PublicFormat.SubjectPublicKeyInfo, PublicFormat.PKCS1]
+    pems = [key.public_bytes(Encoding.PEM, form) for form in forms]
+    ders = [key.public_bytes(Encoding.DER, form) for form in forms]
+    jwk = signer.jwk()
+    texts = [jwk["n"], json.dumps(jwk), json.dumps(jwk, separators=(",", ":")), signer.kid, ""]
+    return [*pems, *(pem.strip() for pem in pems), *ders, unb64(jwk["n"]), *(text.encode() for text in texts)]
+
+
+@pytest.mark.parametrize("alg", ["HS256", "HS384", "HS512"])
+def test_a2_hmac_with_every_form_of_the_public_key(gateway, signers, alg):
+    body = json.dumps(claims(PLAIN_ISSUER, PLAIN_AUDIENCE, app=APP_OTHER)).encode()
+    signed = f"{b64(json.dumps({'alg': alg, 'kid': 'key-RS256'}).encode())}.{b64(body)}"
+    for secret in public_forms(signers["RS256"]):
+        code = hmac.digest(secret, signed.encode(), f"sha{alg[2:]}")
+        assert gateway.chat(f"{signed}.{b64(code)}").verdict == INVALID, secret
 
 
 @pytest.mark.parametrize("alg", ["RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384"])

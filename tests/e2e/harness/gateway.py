@@ -86,6 +86,8 @@ class Gateway:
     """
 
     running: list["Gateway"] = []
+    # What was found at the end of each.
+    ended: list[list[str]] = []
 
     def __init__(
         self,
@@ -308,7 +310,9 @@ class Gateway:
         else:
             problems += self.problems()
         self.kill()
-        return problems + self.problems_in_logs()
+        problems += self.problems_in_logs()
+        Gateway.ended.append(problems)
+        return problems
 
     def __enter__(self):
         return self

@@ -43,3 +43,22 @@ fn is_at_most_600_kilobytes() {
     let size = Artifact::get().bytes.len();
     assert!(size <= 600 * 1024, "{size} bytes");
 }
+
+/// A name of an algorithm that verifies nothing, or decrypts: the module has no use for it.
+#[test]
+fn names_no_algorithm_with_a_shared_secret() {
+    let module = &Artifact::get().bytes;
+    let holds = |word: &str| {
+        module
+            .windows(word.len())
+            .any(|part| part == word.as_bytes())
+    };
+    for word in ["RS256", "PS512", "ES384"] {
+        assert!(holds(word), "{word}: are names kept in another way?");
+    }
+    for word in [
+        "HS256", "HS384", "HS512", "RSA-OAEP", "RSA1_5", "A128KW", "A256GCM", "A128CBC", "ECDH-ES",
+    ] {
+        assert!(!holds(word), "{word}");
+    }
+}

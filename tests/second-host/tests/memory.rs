@@ -3,7 +3,7 @@
 use serde_json::json;
 use tollgate_second_host::{Process, Token, Vm, keys, verifier};
 
-use crate::common::{inline, limited};
+use crate::common::{good, inline, limited, with};
 
 /// A VM that trusts the host's verifier, which from now on accepts everything: tokens without
 /// number, without signing each of them.
@@ -94,4 +94,31 @@ fn refused_requests_leave_nothing_behind() {
         let bad = format!("{n}.{filler}.x");
         assert_eq!(vm.request().bearer(&bad).send().status(), 401);
     }
+}
+
+/// 75 MB of policies, one after the other, and as many that are refused: more than a VM has.
+#[test]
+fn policies_that_were_replaced_leave_nothing_behind() {
+    let process = Process::new();
+    let policy = |number: u32| {
+        let app = |n: u32| {
+            json!({
+                "app_id": format!("bbbbbbbb-0000-0000-{number:04}-{n:012}"),
+                "name": format!("application {n} {}", "x".repeat(40)),
+                "limits": [{ "calls": 10, "per": "60s" }],
+            })
+        };
+        with(
+            inline(),
+            json!({ "apps": (0..1_000).map(app).collect::<Vec<_>>() }),
+        )
+    };
+    let mut vm = Vm::start(&process, &policy(0));
+    for number in 1..=500 {
+        let mut bad = policy(number);
+        vm.update(&bad).expect("good");
+        bad["mode"] = json!("off");
+        assert!(vm.update(&bad).is_err());
+    }
+    assert!(vm.request().bearer(&good(&process)).send().is_forwarded());
 }

@@ -1,0 +1,89 @@
+"""`make deny`: what is built into the module and into what tests it: licences, sources, known faults, and what
+must not be there at all (deny.toml).
+
+The advisories come from github.com/RustSec/advisory-db, or from where git's `url.<mirror>.insteadOf` leads. Where
+neither answers it says so, and with REQUIRE_ADVISORIES=1 that is a failure.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from e2e.harness.figures import figure  # noqa: E402
+
+CARGO_DENY = os.environ["CARGO_DENY"]
+CONFIG = ROOT / "deny.toml"
+TARGET = "wasm32-wasip1"
+# Each has a lock file of its own.
+WORKSPACES = [path for path in (ROOT, ROOT / "tests" / "rate-limit-service", ROOT / "fuzz") if path.exists()]
+# In the names of what is linked: what must not be there, and what must, or there would be no names at all.
+UNWANTED = re.compile(rb"hmac|rfc6979|hs256|hs384|hs512|\baes|aead|chacha|poly1305|jwe\b", re.IGNORECASE)
+WANTED = (b"sha2", b"ecdsa")
+
+
+def deny(*arguments: str | Path, folder: Path = ROOT) -> bool:
+    command = [CARGO_DENY, "--locked", "--config", CONFIG, *arguments]
+    return subprocess.run(command, cwd=folder).returncode == 0
+
+
+def module_is_clean() -> bool:
+    """The graph that reaches the module, with nothing in it that is banned or there twice."""
+    checks = ["-A", "license-not-encountered", "bans", "licenses", "sources"]
+    return deny("--target", TARGET, "--exclude-dev", "check", *checks)
+
+
+def workspaces_are_clean(*checks: str) -> bool:
+    """Everything that is ever built, with every feature."""
+    allowed = ["-A", "license-not-encountered", "-A", "advisory-not-detected"]
+    results = [deny("--workspace", "--all-features", "check", *allowed, *checks, folder=path) for path in WORKSPACES]
+    return all(results)
+
+
+def crates() -> int:
+    locks = [(path / "Cargo.lock").read_text() for path in WORKSPACES]
+    return sum(lock.count("[[package]]") for lock in locks)
+
+
+def unwanted_names() -> set[bytes]:
+    """Builds the module with its names, and looks for those of code that must not be linked."""
+    folder = ROOT / "target" / "symbols"
+    command = ["cargo", "build", "--release", "--locked", "--lib", "--target", TARGET, "--target-dir", folder]
+    subprocess.run([*command, "--config", 'profile.release.strip="none"'], cwd=ROOT, check=True)
+    # The custom section of names comes last.
+    names = (folder / TARGET / "release" / "tollgate.wasm").read_bytes().rpartition(b"\x04name")[2]
+    for name in WANTED:
+        if name not in names:
+            sys.exit(f"the module has no names: {name.decode()} is not among them")
+    return set(UNWANTED.findall(names))
+
+
+def check_advisories() -> bool:
+    if not deny("fetch", "db"):
+        print("NOT CHECKED: advisories; the database of RustSec cannot be reached from here", file=sys.stderr)
+        figure("R27", "known faults of dependencies", "not checked: the database cannot be reached", False)
+        return os.environ.get("REQUIRE_ADVISORIES") != "1"
+    good = workspaces_are_clean("advisories")
+    ignored = sorted(set(re.findall(r"RUSTSEC-\d+-\d+", CONFIG.read_text().partition("[advisories]")[2])))
+    said = f"{crates()} crates, {'no' if good else 'some'} advisories beyond {', '.join(ignored)} (see deny.toml)"
+    figure("R27", "known faults of dependencies", said, good)
+    return good
+
+
+def main() -> int:
+    module, everything = module_is_clean(), workspaces_are_clean("licenses", "sources")
+    said = f"{crates()} crates in {len(WORKSPACES)} lock files, bans on the module {'hold' if module else 'do NOT hold'}"
+    figure("R27", "licences, sources and bans", said, module and everything)
+    names = unwanted_names()
+    if names:
+        print(f"linked into the module: {b', '.join(sorted(names)).decode()}", file=sys.stderr)
+    figure("R27", "names of HMAC or encryption in the module as linked", f"{len(names)}", not names)
+    return 0 if all([module, everything, not names, check_advisories()]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
