@@ -19,6 +19,12 @@ const FAST_TICK: u32 = 10;
 /// Ticks otherwise: how soon other workers' keys are seen.
 const SLOW_TICK: u32 = 100;
 
+/// The commit that was built; `make build` names it.
+const COMMIT: &str = match option_env!("TOLLGATE_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
 /// One policy in one VM.
 pub(super) struct Plugin {
     pub(super) root_id: u32,
@@ -296,9 +302,10 @@ fn start_line(policy: &Policy, crypto: &Crypto) -> String {
         .map(|algorithm| algorithm.name())
         .collect();
     format!(
-        "tollgate {}: issuers: {}; applications: {} ({limited} with limits; others {}); \
+        "tollgate {} ({}): issuers: {}; applications: {} ({limited} with limits; others {}); \
          mode: {}; signatures verified by the host: {}",
         env!("CARGO_PKG_VERSION"),
+        COMMIT,
         policy.issuers.len(),
         apps.listed.len(),
         match (apps.default_app.access, apps.default_app.limits.is_empty()) {
