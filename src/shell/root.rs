@@ -173,6 +173,7 @@ impl RootContext for Root {
             plugin.reconsider_waiting();
             self.calls.clear();
         }
+        plugin.tell_what_is_missing();
         // Keys are fetched from the first tick on: Envoy also configures VMs that it throws
         // away, and a fetch that dies with one would hold the lease.
         plugin.adapt_tick();
