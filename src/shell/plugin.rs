@@ -235,7 +235,7 @@ impl Plugin {
         let found = [
             ("ticks: no keys are fetched", self.tick_every(SLOW_TICK)),
             (
-                "effective contexts: no request waits for keys",
+                "effective contexts: no keys are fetched",
                 abi::set_effective_context(self.root_id).is_ok(),
             ),
             ("metrics", self.metrics.add(RETRIES.to_owned(), 0)),
