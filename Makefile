@@ -13,6 +13,10 @@ TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 MODULE := dist/tollgate.wasm
 MAX_MODULE_BYTES := 600000
 
+# The commit that the module names when it starts. From sources without git, name it here.
+TOLLGATE_COMMIT ?= $(or $(shell git describe --always --abbrev=12 --exclude='*' --dirty 2>/dev/null),unknown)
+export TOLLGATE_COMMIT
+
 # Set-up leaves stamps, so that a second run skips it.
 RUST := $(TARGET_DIR)/setup/rust.env
 PYTHON_ENV := .venv

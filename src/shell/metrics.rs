@@ -53,17 +53,17 @@ impl Metrics {
         }
     }
 
-    /// Adds to a counter. Adding nothing makes it visible.
-    pub(super) fn add(&self, name: String, offset: u64) {
-        let Ok(offset) = i64::try_from(offset) else {
-            return;
+    /// Adds to a counter. Adding nothing makes it visible. `false` when the host has no such counter.
+    pub(super) fn add(&self, name: String, offset: u64) -> bool {
+        let (Ok(offset), Some(id)) = (i64::try_from(offset), self.id(abi::Metric::Counter, name))
+        else {
+            return false;
         };
-        if let Some(id) = self.id(abi::Metric::Counter, name)
-            && offset > 0
-        {
+        if offset > 0 {
             // A metric that cannot be kept must not stop a request.
             let _ = abi::increment_metric(id, offset);
         }
+        true
     }
 
     /// Sets a gauge of an issuer.

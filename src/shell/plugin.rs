@@ -19,6 +19,15 @@ const FAST_TICK: u32 = 10;
 /// Ticks otherwise: how soon other workers' keys are seen.
 const SLOW_TICK: u32 = 100;
 
+/// The commit that was built; `make build` names it.
+const COMMIT: &str = match option_env!("TOLLGATE_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
+/// The counter that every policy has.
+const RETRIES: &str = "tollgate_counter_retries";
+
 /// One policy in one VM.
 pub(super) struct Plugin {
     pub(super) root_id: u32,
@@ -28,6 +37,7 @@ pub(super) struct Plugin {
     pub(super) metrics: Metrics,
     waiting: RefCell<Vec<Waiting>>,
     tick_period: Cell<u32>,
+    lacks_state: Cell<bool>,
 }
 
 /// A request that waits for an issuer's keys.
@@ -64,6 +74,7 @@ impl Plugin {
             metrics: Metrics::default(),
             waiting: RefCell::default(),
             tick_period: Cell::new(0),
+            lacks_state: Cell::new(false),
         }
     }
 
@@ -95,9 +106,16 @@ impl Plugin {
     }
 
     /// Lets a stream wait, and has the root look after it soon. Called from the stream.
-    /// `false` when there is no room.
+    /// `false` when there is no room, or nothing that would end the wait.
     pub(super) fn wait(&self, stream: Rc<Stream>, issuer: usize) -> bool {
         if !self.has_room(issuer) {
+            return false;
+        }
+        let id = stream.id();
+        // Who waits is looked after by ticks alone.
+        let is_watched =
+            abi::set_effective_context(self.root_id).is_ok() && self.tick_every(FAST_TICK);
+        if abi::set_effective_context(id).is_err() || !is_watched {
             return false;
         }
         let (Ok(mut gateway), Ok(mut waiting)) =
@@ -107,18 +125,13 @@ impl Plugin {
         };
         let patience = gateway.patience(issuer);
         let until = abi::now().millis().saturating_add(patience);
-        let id = stream.id();
         waiting.push(Waiting {
             stream,
             issuer,
             until,
             patience,
         });
-        drop((gateway, waiting));
-        if abi::set_effective_context(self.root_id).is_ok() {
-            self.tick_every(FAST_TICK);
-        }
-        abi::set_effective_context(id).is_ok()
+        true
     }
 
     /// Takes over the requests that wait under an earlier policy.
@@ -203,12 +216,39 @@ impl Plugin {
             .waiting
             .try_borrow()
             .is_ok_and(|waiting| !waiting.is_empty());
-        self.tick_every(if busy { FAST_TICK } else { SLOW_TICK });
+        let _ = self.tick_every(if busy { FAST_TICK } else { SLOW_TICK });
     }
 
-    fn tick_every(&self, millis: u32) {
-        if self.tick_period.get() != millis && abi::set_tick_period(millis).is_ok() {
+    /// `false` when the host has no ticks.
+    fn tick_every(&self, millis: u32) -> bool {
+        if self.tick_period.get() != millis {
+            if abi::set_tick_period(millis).is_err() {
+                return false;
+            }
             self.tick_period.set(millis);
+        }
+        true
+    }
+
+    /// Warns of what this host lacks, as far as a start shows it. Called from the root.
+    pub(super) fn tell_what_is_missing(&self) {
+        let found = [
+            ("ticks: no keys are fetched", self.tick_every(SLOW_TICK)),
+            (
+                "effective contexts: no keys are fetched",
+                abi::set_effective_context(self.root_id).is_ok(),
+            ),
+            ("metrics", self.metrics.add(RETRIES.to_owned(), 0)),
+        ];
+        for (what, _) in found.iter().filter(|(_, is_there)| !is_there) {
+            log::warn!("this host has no {what}");
+        }
+    }
+
+    /// Sets a field of the filter state. A host without it loses a field of its log, not a request.
+    pub(super) fn set_state(&self, field: &str, value: &[u8]) {
+        if abi::set_property(field, value).is_err() && !self.lacks_state.replace(true) {
+            log::warn!("this host refused the filter state {field:?}");
         }
     }
 
@@ -241,10 +281,8 @@ impl Plugin {
         let cache = |result| metric("tollgate_token_cache", &[("result", result)]);
         self.metrics.add(cache("hit"), tallies.cache_hits);
         self.metrics.add(cache("miss"), tallies.cache_misses);
-        self.metrics.add(
-            "tollgate_counter_retries".to_owned(),
-            tallies.counter_retries.into(),
-        );
+        self.metrics
+            .add(RETRIES.to_owned(), tallies.counter_retries.into());
         for (issuer, keys, age) in gateway.key_gauges(now) {
             self.metrics
                 .set_gauge("tollgate_keys", issuer, u64::try_from(keys).unwrap_or(0));
@@ -264,6 +302,9 @@ fn plugin_name() -> String {
     } else {
         name
     };
+    if name.is_empty() {
+        log::warn!("this host tells no plugin name: all instances share counters and keys");
+    }
     String::from_utf8_lossy(&name).into_owned()
 }
 
@@ -296,9 +337,10 @@ fn start_line(policy: &Policy, crypto: &Crypto) -> String {
         .map(|algorithm| algorithm.name())
         .collect();
     format!(
-        "tollgate {}: issuers: {}; applications: {} ({limited} with limits; others {}); \
+        "tollgate {} ({}): issuers: {}; applications: {} ({limited} with limits; others {}); \
          mode: {}; signatures verified by the host: {}",
         env!("CARGO_PKG_VERSION"),
+        COMMIT,
         policy.issuers.len(),
         apps.listed.len(),
         match (apps.default_app.access, apps.default_app.limits.is_empty()) {

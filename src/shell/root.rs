@@ -48,18 +48,16 @@ impl Root {
             ),
         ];
         let timeout = Duration::from_millis(call.timeout);
-        let sent = proxy_wasm::hostcalls::dispatch_http_call(
-            &call.cluster,
-            headers,
-            None,
-            vec![],
-            timeout,
-        );
+        // The SDK panics over the answer where the root cannot become the effective context.
+        let sent = abi::set_effective_context(self.id).ok().and_then(|()| {
+            let cluster = &call.cluster;
+            proxy_wasm::hostcalls::dispatch_http_call(cluster, headers, None, vec![], timeout).ok()
+        });
         match sent {
-            Ok(token) => {
+            Some(token) => {
                 self.calls.push((token, issuer, call.attempt));
             }
-            Err(_) => {
+            None => {
                 let report = plugin
                     .gateway
                     .try_borrow_mut()
@@ -173,6 +171,7 @@ impl RootContext for Root {
             plugin.reconsider_waiting();
             self.calls.clear();
         }
+        plugin.tell_what_is_missing();
         // Keys are fetched from the first tick on: Envoy also configures VMs that it throws
         // away, and a fetch that dies with one would hold the lease.
         plugin.adapt_tick();

@@ -277,8 +277,7 @@ impl Stream {
     fn tell(&self, plugin: &Plugin, told: Told) {
         for field in &plugin.policy.log.filter_state {
             if let Some(value) = told.field(*field, &plugin.policy) {
-                // A host without filter state loses a field of its log, not a request.
-                let _ = abi::set_property(field_name(*field), value.as_bytes());
+                plugin.set_state(field_name(*field), value.as_bytes());
             }
         }
         let _ = self.told.set(told);
@@ -442,7 +441,7 @@ impl Stream {
         };
         for field in &plugin.policy.log.filter_state {
             if let Some(count) = Told::usage_field(*field, usage) {
-                let _ = abi::set_property(field_name(*field), count.to_string().as_bytes());
+                plugin.set_state(field_name(*field), count.to_string().as_bytes());
             }
         }
     }

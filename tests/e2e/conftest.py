@@ -1,5 +1,6 @@
 """Fixtures: the stand-ins, and gateways with any policy."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ from .harness import Gateway, StandIns
 from .harness.figures import figure
 from .harness.processes import ROOT
 
-LOGS = ROOT / "target" / "e2e"
+LOGS = Path(os.environ.get("E2E_LOGS", ROOT / "target" / "e2e"))
 TAIL = 40
 
 

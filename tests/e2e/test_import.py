@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from .harness import APP_BATCH, APP_CHAT, APP_OTHER, AUDIENCE, shipped_config, shipped_policy
-from .harness.gateway import CHAT_BODY, CHAT_PATH, JSON_TYPE, cluster, plugin
+from .harness.gateway import CHAT_BODY, CHAT_PATH, JSON_TYPE, cluster, fit, plugin
 from .harness.identities import OTHER_TENANT
-from .harness.processes import ROOT, cli_binary, envoy_binary, module
+from .harness.processes import ROOT, cli_binary, envoy_binary, envoy_version, module
 
 SAMPLES = ROOT / "tests" / "cli" / "samples"
 VALUES = SAMPLES / "named-values.json"
@@ -139,7 +139,7 @@ def test_envoy_takes_the_pieces(directory, sample):
     plugin(config)["vm_config"]["code"]["local"]["filename"] = str(module())
     plugin(config)["configuration"]["value"] = json.dumps(policy)
     path = directory / "envoy.yaml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    path.write_text(yaml.safe_dump(fit(config, envoy_version()), sort_keys=False))
     command = [envoy_binary(), "--mode", "validate", "-c", path, "--use-dynamic-base-id"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]

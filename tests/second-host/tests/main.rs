@@ -1,5 +1,6 @@
 //! What the built module does in a second proxy-wasm host: one topic a file, one binary.
 
+mod abilities;
 mod answers;
 mod artifact;
 mod bodies;

@@ -46,6 +46,28 @@ fn start() -> (Process, Vm) {
     (process, vm)
 }
 
+/// `make` names the commit to the build and to this test alike.
+#[test]
+fn the_start_tells_version_and_commit() {
+    let (process, _) = start();
+    let line = process.log().into_iter().next().expect("a line").text;
+    let version = include_str!("../../../Cargo.toml")
+        .lines()
+        .find_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"'))
+        .expect("a version");
+    let commit = line
+        .strip_prefix(&format!("tollgate {version} ("))
+        .and_then(|rest| rest.split_once("): issuers: 1;"))
+        .map(|(commit, _)| commit)
+        .unwrap_or_else(|| panic!("{line}"));
+    if let Ok(built) = std::env::var("TOLLGATE_COMMIT") {
+        assert_eq!(commit, built, "run make build");
+    }
+    let hash = commit.trim_end_matches("-dirty");
+    let is_hash = hash.len() >= 12 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    assert!(is_hash || commit == "unknown", "{commit}");
+}
+
 #[test]
 fn one_line_with_every_field_for_each_request() {
     let (process, mut vm) = start();

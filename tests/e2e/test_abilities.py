@@ -1,0 +1,71 @@
+"""Envoy without some of what it can do, as docs/gateways.md says of other hosts: the log names it, nothing passes."""
+
+import time
+
+import pytest
+
+from .harness import Gateway, new_app, shipped_policy
+from .harness.gateway import plugin
+
+PASSES, NO_KEYS = (200, None), (503, "KeysUnavailable")
+RESTRICTED = "restricted proxy-wasm capability"
+AT_ONCE = 3
+
+# What is withheld, what the log says, and what becomes of a call.
+WITHHELD = {
+    "crypto": (["proxy_call_foreign_function"], "signatures verified by the host: none", PASSES),
+    "shared data": (["proxy_get_shared_data", "proxy_set_shared_data"], "this host has no shared data", PASSES),
+    "callouts": (["proxy_http_call"], "could not send the request", NO_KEYS),
+    "ticks": (["proxy_set_tick_period_milliseconds"], "this host has no ticks", NO_KEYS),
+    "effective contexts": (["proxy_set_effective_context"], "this host has no effective contexts", NO_KEYS),
+    "metrics": (["proxy_define_metric"], "this host has no metrics", PASSES),
+    "filter state": (["proxy_set_property"], "this host refused the filter state", PASSES),
+    "properties": (["proxy_get_property"], "this host tells no plugin name", PASSES),
+}
+
+
+@pytest.mark.parametrize("ability", WITHHELD)
+def test_without(stand_ins, directory, ability):
+    calls, told, verdict = WITHHELD[ability]
+
+    def withhold(config):
+        for call in calls:
+            del plugin(config)["vm_config"]["capability_restriction_config"]["allowed_capabilities"][call]
+
+    policy = shipped_policy(stand_ins, apps=[], default_app={"limits": [{"calls": 100, "per": "1h"}]})
+    with_less = Gateway(directory, stand_ins, policy, edit=withhold)
+    try:
+        token = stand_ins.entra.mint(new_app())
+        deadline = time.monotonic() + 20
+        # Keys may not be there yet.
+        while (answer := with_less.chat(token)).verdict != verdict and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert answer.verdict == verdict
+        assert with_less.chat(token + "x").verdict[0] in (401, 503)
+        assert with_less.chat(token, [("api-key", "0123456789abcdef")]).verdict == (403, "AuthenticationTypeDisabled")
+        assert told in with_less.log_text()
+    finally:
+        problems = with_less.stop()
+    assert [problem for problem in problems if RESTRICTED not in problem] == []
+
+
+@pytest.mark.parametrize("call", ("proxy_set_tick_period_milliseconds", "proxy_set_effective_context"))
+def test_no_request_waits_where_nothing_would_end_the_wait(own_stand_ins, directory, call):
+    def withhold(config):
+        del plugin(config)["vm_config"]["capability_restriction_config"]["allowed_capabilities"][call]
+
+    own_stand_ins.entra.behave("all", "status", status=503)
+    gateway = Gateway(directory / "envoy", own_stand_ins, edit=withhold)
+    try:
+        began = time.monotonic()
+        assert gateway.chat(own_stand_ins.entra.mint(new_app())).verdict == NO_KEYS
+        assert time.monotonic() - began < AT_ONCE
+    finally:
+        problems = gateway.stop()
+    assert [problem for problem in problems if RESTRICTED not in problem] == []
+
+
+def test_envoy_lacks_nothing(start_gateway, stand_ins):
+    gateway = start_gateway(stand_ins)
+    assert gateway.chat(stand_ins.entra.mint(new_app())).verdict == PASSES
+    assert "this host" not in gateway.log_text()
