@@ -1,10 +1,11 @@
 //! What is told about a request: log line, filter state, metric names.
 
+use std::fmt::{Display, Write as _};
 use std::rc::Rc;
 
-use serde::ser::{SerializeMap as _, Serializer as _};
-
 use crate::forward::app_name;
+use crate::guid::Guid;
+use crate::json::Value;
 use crate::jwt::Claims;
 use crate::metering::Used;
 use crate::operations::{Action, Operation};
@@ -279,13 +280,6 @@ impl RequestLine<'_> {
     /// nothing to tell. Everything from outside is cut and escaped.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let mut line = Vec::with_capacity(768);
-        // Writing strings and numbers to memory cannot fail.
-        let _ = self.write(&mut line);
-        ascii(String::from_utf8(line).unwrap_or_default())
-    }
-
-    fn write(&self, line: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         let undecided = self.undecided;
         let claims = match self.told {
             Some(told) => told.claims.as_deref(),
@@ -298,66 +292,130 @@ impl RequestLine<'_> {
             Some(told) => Some(&told.asked),
             None => undecided.map(|(_, asked)| asked),
         };
-
-        let mut serializer = serde_json::Serializer::new(line);
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("time", &self.time.rfc3339())?;
-        map.serialize_entry("outcome", &self.told.map(Told::outcome_name))?;
-        map.serialize_entry(
-            "code",
-            &self.told.and_then(|told| told.code).map(Code::name),
-        )?;
-        map.serialize_entry("app_id", &claims.map(|claims| claims.app_id.to_string()))?;
-        map.serialize_entry("app_name", &name)?;
-        map.serialize_entry(
-            "tenant_id",
-            &claims.and_then(|c| c.tid).map(|id| id.to_string()),
-        )?;
-        map.serialize_entry(
-            "object_id",
-            &claims.and_then(|c| c.oid).map(|id| id.to_string()),
-        )?;
-        map.serialize_entry("token_id", &claims.and_then(|claims| claims.uti.as_deref()))?;
-        map.serialize_entry("idtyp", &claims.and_then(|claims| claims.idtyp.as_deref()))?;
-        map.serialize_entry(
-            "action",
-            &asked
-                .and_then(|asked| asked.action)
-                .map(|action| action.to_string()),
-        )?;
-        map.serialize_entry(
-            "deployment",
-            &asked.and_then(|asked| asked.deployment.as_deref()),
-        )?;
-        map.serialize_entry("api_version", &self.api_version.map(text))?;
-        map.serialize_entry("method", &text(self.method))?;
-        map.serialize_entry("path", &text(self.path))?;
-        map.serialize_entry("status", &self.status)?;
-        map.serialize_entry("duration_ms", &(duration / 1_000_000))?;
+        let action = asked.and_then(|asked| asked.action);
+        let code = self.told.and_then(|told| told.code);
         let usage = self.usage.unwrap_or_default();
-        map.serialize_entry("stream", &self.stream)?;
-        for (kind, count) in kinds(&usage) {
-            map.serialize_entry(&format!("{kind}_tokens"), &count)?;
+
+        let mut line = Line::new();
+        line.text("time", Some(&self.time.rfc3339()));
+        line.text("outcome", self.told.map(Told::outcome_name));
+        line.text("code", code.map(Code::name));
+        line.id("app_id", claims.map(|claims| claims.app_id));
+        line.text("app_name", name.as_deref());
+        line.id("tenant_id", claims.and_then(|claims| claims.tid));
+        line.id("object_id", claims.and_then(|claims| claims.oid));
+        line.text("token_id", claims.and_then(|claims| claims.uti.as_deref()));
+        line.text("idtyp", claims.and_then(|claims| claims.idtyp.as_deref()));
+        line.text("action", action.map(|action| action.to_string()).as_deref());
+        line.text(
+            "deployment",
+            asked.and_then(|asked| asked.deployment.as_deref()),
+        );
+        line.foreign("api_version", self.api_version);
+        line.foreign("method", Some(self.method));
+        line.foreign("path", Some(self.path));
+        line.plain("status", self.status);
+        line.plain("duration_ms", Some(duration / 1_000_000));
+        line.plain("stream", self.stream);
+        for (name, count) in [
+            ("prompt_tokens", usage.prompt),
+            ("completion_tokens", usage.completion),
+            ("total_tokens", usage.tokens()),
+            ("cached_tokens", usage.cached),
+            ("reasoning_tokens", usage.reasoning),
+        ] {
+            line.plain(name, count);
         }
-        map.serialize_entry(
-            "client_ip",
-            &self.client.map(|client| text(without_port(client))),
-        )?;
-        map.serialize_entry("request_id", &self.request_id.map(text))?;
-        map.end()
+        line.foreign("client_ip", self.client.map(without_port));
+        line.foreign("request_id", self.request_id);
+        line.end()
     }
+}
+
+/// A JSON object on one line, member by member: a serialiser that has to expect anything takes several times as
+/// long, and most of what is told needs no escape.
+struct Line(String);
+
+impl Line {
+    fn new() -> Self {
+        let mut text = String::with_capacity(1024);
+        text.push('{');
+        Self(text)
+    }
+
+    fn name(&mut self, name: &str) {
+        if self.0.len() > 1 {
+            self.0.push(',');
+        }
+        self.0.push('"');
+        self.0.push_str(name);
+        self.0.push_str("\":");
+    }
+
+    fn quoted(&mut self, text: &str) {
+        self.0.push('"');
+        self.0.push_str(text);
+        self.0.push('"');
+    }
+
+    /// A text of ours, or one whose length is bounded.
+    fn text(&mut self, name: &str, value: Option<&str>) {
+        self.name(name);
+        match value {
+            Some(text) if is_literal(text.as_bytes()) => self.quoted(text),
+            Some(text) => self
+                .0
+                .push_str(&ascii(Value::String(text.into()).to_json())),
+            None => self.0.push_str("null"),
+        }
+    }
+
+    /// Bytes from outside: cut, and what is not UTF-8 replaced.
+    fn foreign(&mut self, name: &str, value: Option<&[u8]>) {
+        let cut = value.map(|value| value.get(..MAX_TEXT).unwrap_or(value));
+        self.text(name, cut.map(String::from_utf8_lossy).as_deref());
+    }
+
+    fn id(&mut self, name: &str, value: Option<Guid>) {
+        self.name(name);
+        match value.map(Guid::text) {
+            Some(text) => self.quoted(str::from_utf8(&text).unwrap_or_default()),
+            None => self.0.push_str("null"),
+        }
+    }
+
+    /// A number or a boolean.
+    fn plain(&mut self, name: &str, value: Option<impl Display>) {
+        self.name(name);
+        match value {
+            // Writing to a string cannot fail.
+            Some(value) => drop(write!(self.0, "{value}")),
+            None => self.0.push_str("null"),
+        }
+    }
+
+    fn end(mut self) -> String {
+        self.0.push('}');
+        self.0
+    }
+}
+
+/// Whether a text stands in JSON as it is, and is ASCII.
+fn is_literal(text: &[u8]) -> bool {
+    text.iter()
+        .all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
 }
 
 /// JSON in ASCII: what is not stands as an escape, so that no terminal takes it for a command
 /// (bidirectional overrides, for example). Outside of strings JSON is ASCII anyway.
 fn ascii(json: String) -> String {
-    use std::fmt::Write as _;
-    if json.is_ascii() {
+    let is_plain = |character: char| character.is_ascii() && character != '\x7f';
+    if json.chars().all(is_plain) {
         return json;
     }
     json.chars()
         .fold(String::with_capacity(json.len()), |mut ascii, character| {
-            if character.is_ascii() {
+            if is_plain(character) {
                 ascii.push(character);
             } else {
                 for unit in character.encode_utf16(&mut [0; 2]) {
@@ -367,12 +425,6 @@ fn ascii(json: String) -> String {
             }
             ascii
         })
-}
-
-/// Text from outside: cut, and what is not UTF-8 replaced. JSON escapes the rest.
-fn text(bytes: &[u8]) -> String {
-    let cut = bytes.get(..MAX_TEXT).unwrap_or(bytes);
-    String::from_utf8_lossy(cut).into_owned()
 }
 
 /// An address without its port: `192.0.2.1:80`, `[2001:db8::1]:80`, or either alone.
@@ -406,8 +458,8 @@ mod tests {
 
     #[test]
     fn lines_are_ascii() {
-        let json = "{\"a\":\"\u{202e}x\u{1f600}\\n\"}".to_owned();
-        assert_eq!(ascii(json), r#"{"a":"\u202ex\ud83d\ude00\n"}"#);
+        let json = "{\"a\":\"\u{202e}x\u{1f600}\u{7f}\\n\"}".to_owned();
+        assert_eq!(ascii(json), r#"{"a":"\u202ex\ud83d\ude00\u007f\n"}"#);
     }
 
     #[test]
