@@ -10,8 +10,15 @@ from e2e.harness.processes import free_port, module
 OK = ("application/json", "{}")
 
 
-def direct(answer: tuple[str, str]) -> dict:
-    """Routes that answer at once, with this type and body."""
+# A backend behind the gateway, that streams: for the time to the first byte.
+STREAMED = None
+
+
+def routes(answer: tuple[str, str] | None) -> dict:
+    """Routes that answer at once, with this type and body; or that lead to a backend."""
+    if answer is STREAMED:
+        route = {"match": {"prefix": "/"}, "route": {"cluster": "azure_openai", "timeout": "0s"}}
+        return {"name": "streamed", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]}
     content_type = {"header": {"key": "content-type", "value": answer[0]}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
     route = {
         "match": {"prefix": "/"},
@@ -37,13 +44,14 @@ class Chains:
         self.ports: dict[str, int] = {}
         self._config = shipped_config()
         set_endpoint(self._config, "entra", stand_ins.addresses["entra-http"])
+        set_endpoint(self._config, "azure_openai", stand_ins.addresses["openai"])
         self._template = listener(self._config)
         self._wasm = plugin(self._config)
         self._router = connection_manager(self._config)["http_filters"][-1]
         self._config["static_resources"]["listeners"] = []
 
-    def add(self, name: str, filters: list[dict], answer: tuple[str, str] = OK) -> None:
-        """A listener with these filters, which answers itself."""
+    def add(self, name: str, filters: list[dict], answer: tuple[str, str] | None = OK) -> None:
+        """A listener with these filters, which answers itself or leads to the backend."""
         config = copy.deepcopy(self._template)
         self.ports[name] = free_port()
         config["name"] = name
@@ -51,7 +59,7 @@ class Chains:
         manager = config["filter_chains"][0]["filters"][0]["typed_config"]
         manager["stat_prefix"] = name
         del manager["access_log"]
-        manager["route_config"] = direct(answer)
+        manager["route_config"] = routes(answer)
         manager["http_filters"] = [*filters, self._router]
         self._config["static_resources"]["listeners"].append(config)
 
