@@ -175,9 +175,9 @@ def test_r17_limits_admitted_exactly_what_they_allow(soak):
         for line in soak.gateway.request_log()
         if line["app_name"] == "window" and line["outcome"] == "allowed"
     )
-    # A line's time is when the request came, a little before it was admitted.
+    # A line says when the request came; it was admitted a little later, or more on a busy machine.
     closest = min(after - before for before, after in zip(admitted, admitted[WINDOW_CALLS:]))
-    assert closest > WINDOW_SECONDS - 0.1
+    assert closest > WINDOW_SECONDS - 0.25
     figure(
         "R17",
         "calls and tokens admitted in the soak",
