@@ -102,7 +102,8 @@ def test_r10_a_flood_of_unknown_kids_makes_no_flood_of_fetches(start, own_stand_
     assert report.of() == {"401 TokenSignatureKeyNotFound": KIDS}
     assert set(answers) == {"200"}
     assert 1 <= fetched <= allowed
-    told = f"{fetched} fetches in {report.seconds:.0f} s; {answers.total()} of {answers.total()} good calls answered 200"
+    good_calls = answers.total()
+    told = f"{fetched} fetches in {report.seconds:.0f} s; {good_calls} of {good_calls} good calls answered 200"
     figure("R10", f"{KIDS} unknown kids at once, at most one fetch every {floor} s", told, True)
 
 
@@ -131,6 +132,7 @@ def test_r8_r9_applications_and_tokens_without_number(start, stand_ins):
     assert answers == {"200": own, "429 RateLimitExceeded": TOKENS - own}
     growth = memory.growth()
     assert growth < MOST_GROWTH, memory.samples
-    figure("R8", "memory over applications and tokens without number", f"{growth:+.0f} KiB from token {FULL} to {TOKENS}", True)
-    told = f"{OWN_COUNTERS} counters and one for the rest, told by what they admit"
-    figure("R9", f"counters after {TOKENS} applications", told, True)
+    told = f"{growth:+.0f} KiB from token {FULL} to {TOKENS}, each of another application"
+    figure("R8", "memory over applications and tokens without number", told, True)
+    told = f"{OWN_COUNTERS} counters and one for the rest after {TOKENS} applications, told by what they admit"
+    figure("R9", "counters of applications without number", told, True)
