@@ -406,16 +406,15 @@ fn is_literal(text: &[u8]) -> bool {
         .all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
 }
 
-/// JSON in ASCII: what is not stands as an escape, so that no terminal takes it for a command
-/// (bidirectional overrides, for example). Outside of strings JSON is ASCII anyway.
+/// JSON in printable ASCII: what is not stands as an escape, so that no terminal takes it for a command
+/// (bidirectional overrides, or DEL, which JSON does not escape). Outside of strings JSON is that anyway.
 fn ascii(json: String) -> String {
-    let is_plain = |character: char| character.is_ascii() && character != '\x7f';
-    if json.chars().all(is_plain) {
+    if json.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return json;
     }
     json.chars()
         .fold(String::with_capacity(json.len()), |mut ascii, character| {
-            if is_plain(character) {
+            if matches!(character, ' '..='~') {
                 ascii.push(character);
             } else {
                 for unit in character.encode_utf16(&mut [0; 2]) {
@@ -458,8 +457,10 @@ mod tests {
 
     #[test]
     fn lines_are_ascii() {
-        let json = "{\"a\":\"\u{202e}x\u{1f600}\u{7f}\\n\"}".to_owned();
-        assert_eq!(ascii(json), r#"{"a":"\u202ex\ud83d\ude00\u007f\n"}"#);
+        let json = "{\"a\":\"\u{202e}x\u{1f600}\\n\"}".to_owned();
+        assert_eq!(ascii(json), r#"{"a":"\u202ex\ud83d\ude00\n"}"#);
+        let delete = serde_json::to_string("a\u{7f}b").unwrap();
+        assert_eq!(ascii(delete), r#""a\u007fb""#);
     }
 
     #[test]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import Gateway, StandIns
+from .harness import Gateway, StandIns, secrets
 from .harness.figures import figure
 from .harness.processes import ROOT
 
@@ -31,6 +31,18 @@ def pytest_sessionfinish():
     ]:
         found = [problem for problems in ended for problem in problems if f"({goal})" in problem]
         figure(goal, what, f"{len(ended)} gateways, {len(found)} with any", not found)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_secret_in_any_log():
+    """After the last test the logs of all of them are searched: gateways', stand-ins', whatever else ran."""
+    yield
+    problems = secrets.found_below(LOGS)
+    assert not problems, "\n".join(problems)
+    logs = list(LOGS.rglob("*.log"))
+    size = sum(log.stat().st_size for log in logs) // 1_000_000
+    told = f"0 of {secrets.count()} in {len(logs)} logs, {size} MB"
+    figure("R28", "keys and pieces of tokens in the logs of the suite", told, True)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from .harness import APP_BATCH, APP_CHAT, AUDIENCE, TENANT, StandIns, shipped_po
 from .harness.gateway import cluster, set_endpoint
 from .harness.processes import ROOT
 from .harness.secrets import keep_secret
+from .harness.stand_ins import CLIENT_SECRET
 
 SCOPE = f"{AUDIENCE}/.default"
 AUTHORITY = "https://login.microsoftonline.com"
@@ -76,7 +77,7 @@ def token_provider(entra_over_tls, monkeypatch):
     def provider(client_id: str):
         application = msal.ConfidentialClientApplication(
             client_id,
-            client_credential="stand-in-secret",
+            client_credential=CLIENT_SECRET,
             authority="https://localhost:{}/{}".format(entra_over_tls.entra.https[1], TENANT),
             instance_discovery=False,
             verify=str(entra_over_tls.entra.ca),

@@ -1,19 +1,54 @@
 """What every other test relies on: the searches at a gateway's end find what they look for."""
 
-from .harness import Gateway
+import pytest
+
+from .harness import Gateway, secrets, shipped_policy
 from .harness.gateway import SIGNS_OF_DEATH, connection_manager
 
 
-def test_r28_a_token_in_a_log_is_found(stand_ins, directory):
-    def log_the_token(config):
+def log_a_header(name: str):
+    def edit(config):
         fields = connection_manager(config)["access_log"][0]["typed_config"]["log_format"]["json_format"]
-        fields["leak"] = "%REQ(AUTHORIZATION)%"
+        fields["leak"] = f"%REQ({name})%"
 
-    gateway = Gateway(directory, stand_ins, edit=log_the_token)
+    return edit
+
+
+def test_r28_a_token_in_a_log_is_found(stand_ins, directory):
+    gateway = Gateway(directory, stand_ins, edit=log_a_header("authorization"))
     assert gateway.chat(stand_ins.entra.mint()).status == 200
     problems = gateway.stop()
-    assert len(problems) == 1
-    assert "R28" in problems[0]
+    assert problems
+    assert all("R28" in problem for problem in problems)
+    # The search of all logs at the end finds it too, so nothing is left of this one.
+    assert secrets.found_below(directory) == problems
+    gateway.access.unlink()
+
+
+def test_r28_a_key_in_a_log_is_found(stand_ins, directory):
+    gateway = Gateway(directory, stand_ins, edit=log_a_header("api-key"))
+    assert gateway.chat(headers=[("api-key", "sentinel-of-the-harness")]).status == 403
+    (problem,) = gateway.stop()
+    assert "R28" in problem
+    gateway.access.unlink()
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_r28_a_piece_of_a_token_is_found(stand_ins, part):
+    token = stand_ins.entra.mint()
+    piece = token.split(".")[part][:40]
+    # Of header and claims what they begin with, of the signature any piece.
+    for text in (piece, f"x={piece}&y", *([piece[5:28]] if part == 2 else [])):
+        assert secrets.found_in(f'{{"path":"/openai/{text}"}}'), text
+    assert not secrets.found_in('{"request_id":"8af3b0b2-5d0a-4f5c-9f5e-0242ac120002","path":"/openai/models"}')
+
+
+def test_r28_a_secret_in_an_answer_is_found(start_gateway, stand_ins):
+    signature = stand_ins.entra.mint().split(".")[2]
+    policy = shipped_policy(stand_ins, responses={"unauthenticated": {"message": f"Not {signature[:40]}"}})
+    gateway = start_gateway(stand_ins, policy)
+    with pytest.raises(AssertionError, match="R28"):
+        gateway.chat()
 
 
 def test_r3_a_dead_vm_is_found(stand_ins, directory):

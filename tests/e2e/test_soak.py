@@ -109,9 +109,11 @@ def test_r25_what_was_sent_was_answered_as_it_should_be(soak):
     assert sent == pytest.approx(SECONDS * RATE, rel=0.1)
     first, last = soak.reports[0], soak.reports[-1]
     ratio = last.document["us"]["p99"] / first.document["us"]["p99"]
-    what = f"{len(soak.traffic.kinds)} kinds of requests, each attack at 1 %, {SECONDS:.0f} s at {RATE}/s"
-    told = f"{sent} answered, 0 5xx not asked for; p99 of the last sixth {ratio:.2f} times the first's"
-    figure("R25", what, told, True)
+    told = (
+        f"{len(soak.traffic.kinds)} kinds, {SECONDS:.0f} s at {RATE}/s, {sent} answered, 0 5xx not asked for; "
+        f"p99 of the last sixth {ratio:.2f} times the first's"
+    )
+    figure("R25", "mixed traffic with each attack at 1 %", told, True)
 
 
 def test_r25_memory_does_not_grow(soak):
@@ -146,7 +148,8 @@ def test_r30_both_logs_add_up_to_what_was_answered(soak):
     assert soak.told_in(soak.gateway.request_log()) == soak.expected
     wait_until(lambda: len(soak.gateway.access_log()) >= soak.expected.total(), 5, "all access log lines")
     assert soak.told_in(soak.gateway.access_log()) == soak.expected
-    figure("R30", "lines of both logs by application, outcome, code, status", f"{soak.expected.total()}, all exact", True)
+    lines = soak.expected.total()
+    figure("R30", "lines of both logs by application, outcome, code, status", f"{lines}, all exact", True)
 
 
 def test_r30_tokens_add_up_to_what_was_used(soak):
@@ -175,9 +178,9 @@ def test_r17_limits_admitted_exactly_what_they_allow(soak):
         for line in soak.gateway.request_log()
         if line["app_name"] == "window" and line["outcome"] == "allowed"
     )
-    # A line's time is when the request came, a little before it was admitted.
+    # A line says when the request came; it was admitted a little later, or more on a busy machine.
     closest = min(after - before for before, after in zip(admitted, admitted[WINDOW_CALLS:]))
-    assert closest > WINDOW_SECONDS - 0.1
+    assert closest > WINDOW_SECONDS - 0.25
     figure(
         "R17",
         "calls and tokens admitted in the soak",
@@ -195,4 +198,5 @@ def test_r21_the_backend_sees_what_was_let_through_and_nothing_else(soak):
     for received in soak.stand_ins.openai.requests():
         values = [value for name, value in received["headers"] if name == "x-app-id"]
         assert "admin" not in values and len(values) <= 1
-    figure("R21", "requests that reached the backend in the soak", f"{soak.passed_on}, of which {allowed} allowed", True)
+    told = f"{soak.passed_on}, of which {allowed} allowed"
+    figure("R21", "requests that reached the backend in the soak", told, True)

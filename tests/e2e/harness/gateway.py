@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import time
 from pathlib import Path
 
@@ -26,6 +27,11 @@ SIGNS_OF_DEATH = (
     "assert failure",
     "Caught Segmentation fault",
 )
+
+
+# Where a request may carry an API key.
+KEY_HEADERS = ("api-key", "ocp-apim-subscription-key")
+KEY_IN_QUERY = re.compile(r"[?&;](?:api|subscription)-key=([^&;]+)")
 
 
 class GatewayRefused(Exception):
@@ -84,6 +90,13 @@ def shipped_policy(stand_ins: StandIns, **members) -> dict:
     policy = json.loads(plugin(shipped_config())["configuration"]["value"])
     policy["issuers"][0]["authority"] = stand_ins.entra.authority
     return {**policy, **members}
+
+
+def keep_keys_secret(path: str, headers: list[tuple]) -> None:
+    """Registers the API keys of a request."""
+    values = [value for name, value in headers if str(name).lower() in KEY_HEADERS]
+    for value in [*values, *KEY_IN_QUERY.findall(path)]:
+        secrets.keep_secret(value if isinstance(value, str) else value.decode("latin-1"))
 
 
 class Gateway:
@@ -212,9 +225,15 @@ class Gateway:
     def request(self, method: str, path: str, *, token: str | None = None, headers=(), **options) -> Answer:
         """One request on a connection of its own, so that any worker may get it."""
         headers = list(headers)
+        keep_keys_secret(path, headers)
         if token is not None:
             headers.append(("authorization", f"Bearer {token}"))
-        return call(options.pop("connection", self.address), method, path, headers, **options)
+        answer = call(options.pop("connection", self.address), method, path, headers, **options)
+        # A backend may say what it likes.
+        if answer.status >= 400 and answer.header("x-stand-in") is None:
+            told = f"{answer.headers} {answer.body.decode(errors='replace')}"
+            assert not secrets.found_in(told), f"a secret in {answer} (R28)"
+        return answer
 
     def chat(self, token: str | None = None, headers=(), body: bytes = CHAT_BODY, **options) -> Answer:
         """A chat completion."""
@@ -294,16 +313,16 @@ class Gateway:
         for name, value in self.stats("vm_reload").items():
             if value:
                 problems.append(f"{name} is {value} (R3)")
+        for page in ("/stats", "/stats/prometheus", "/clusters"):
+            for secret in secrets.found_in(call(self.admin, "GET", page).body.decode()):
+                problems.append(f"secret {secret} in {page} (R28)")
         return problems
 
     def problems_in_logs(self) -> list[str]:
         """The same in the logs, after the end."""
         text = self.log_text()
         problems = [f"{sign!r} in {self.log} (R3)" for sign in SIGNS_OF_DEATH if sign in text]
-        for path in (self.log, self.access):
-            for secret in secrets.found_in(path.read_text(errors="replace")):
-                problems.append(f"secret {secret} in {path} (R28)")
-        return problems
+        return problems + secrets.found_below(self.directory)
 
     def kill(self) -> None:
         """Ends Envoy, and asks nothing."""

@@ -1,19 +1,57 @@
-"""Values that must never stand in a log. Whoever makes one says so here."""
+"""Tokens, keys and secrets that must never stand in a log, an answer or a metric. Whoever makes one says so here."""
 
-_secrets: set[str] = set()
+import re
+from pathlib import Path
+
+# A piece of a token this long is found wherever it is cut: it holds one of the blocks that are known.
+BLOCK = 12
+SHORTEST_PIECE = 2 * BLOCK - 1
+# How much of a signature is known; the rest tells nothing that this does not.
+KNOWN = 48
+
+# base64url text long enough to hold a block, and how every JSON object in it begins: `{"`.
+RUN = re.compile(rf"[A-Za-z0-9_-]{{{SHORTEST_PIECE},}}")
+OBJECT = "eyJ"
+
+_keys: set[str] = set()
+_blocks: set[str] = set()
 
 
 def keep_secret(value: str) -> str:
-    """Registers a token or a key; the gateways' logs are searched for it when they stop.
+    """Registers a token, a key or a secret; logs, answers and metrics are searched for it.
 
-    Of a token the signature is searched: header and claims repeat from token to token.
+    Of a token the signature is known: header and claims repeat from token to token. That no base64url text with
+    JSON in it is told covers those.
     """
-    part = value.rsplit(".", 1)[-1] if value.count(".") == 2 else value
-    if len(part) >= 12:
-        _secrets.add(part)
+    if value.count(".") == 2:
+        signature = value.rsplit(".", 1)[-1][:KNOWN]
+        _blocks.update(signature[at : at + BLOCK] for at in range(0, len(signature) - BLOCK + 1, BLOCK))
+    elif len(value) >= BLOCK:
+        _keys.add(value)
     return value
 
 
+def count() -> int:
+    """How many keys and pieces of signatures are known."""
+    return len(_keys) + len(_blocks)
+
+
 def found_in(text: str) -> list[str]:
-    """The registered values that stand in a text, shortened."""
-    return [f"{secret[:6]}..." for secret in _secrets if secret in text]
+    """What stands in a text that must not, shortened."""
+    found = [key for key in _keys if key in text]
+    for match in RUN.finditer(text):
+        run = match.group()
+        if run.startswith(OBJECT):
+            found.append(run)
+            continue
+        found += [run for at in range(len(run) - BLOCK + 1) if run[at : at + BLOCK] in _blocks][:1]
+    return [f"{secret[:6]}..." for secret in dict.fromkeys(found)]
+
+
+def found_below(directory: Path) -> list[str]:
+    """What stands in the logs below a directory."""
+    return [
+        f"secret {secret} in {log} (R28)"
+        for log in sorted(directory.rglob("*.log"))
+        for secret in found_in(log.read_text(errors="replace"))
+    ]

@@ -9,6 +9,9 @@ from .http import call
 from .identities import APP_OTHER, TENANT
 from .secrets import keep_secret
 
+# What every application of the stand-in has.
+CLIENT_SECRET = keep_secret("stand-in-secret")
+
 FIXED_PORTS = {"entra-http": 9101, "entra-https": 9102, "openai": 9103}
 
 

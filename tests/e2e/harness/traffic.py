@@ -209,7 +209,7 @@ class Traffic:
             "backend-error": kind("503 503", "x-stand-in-status: 503"),
             "backend-reset": kind("503", "x-stand-in-reset: before-headers"),
             "backend-breaks-off": kind("broken", "x-stand-in-reset: mid-body"),
-            "leaves": kind("left", "x-stand-in-delay-ms: 1000", leave_ms=100),
+            "leaves": kind("left", "x-stand-in-delay-ms: 3000", leave_ms=100),
         }
 
     # What has to be told

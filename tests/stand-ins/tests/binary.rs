@@ -132,3 +132,47 @@ fn a_wrong_option_is_an_error() {
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("--no-such"));
 }
+
+#[test]
+fn load_says_what_came_back_of_each_kind() {
+    let running = StandIns::start(&[]);
+    let openai = running.lines[2].split(' ').nth(1).unwrap();
+    let get = |headers: &str| format!("GET /openai/models HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
+    let requests = serde_json::json!([
+        { "kind": "good", "text": get("") },
+        { "kind": "bad", "text": get("x-stand-in-status: 500\r\n") },
+        { "kind": "broken", "text": get("x-stand-in-reset: before-headers\r\n") },
+        { "kind": "left", "text": get("x-stand-in-delay-ms: 1000\r\n"), "leave_ms": 1 },
+    ]);
+    let file = running.directory.path().join("requests.json");
+    std::fs::write(&file, requests.to_string()).unwrap();
+    let load = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_load"));
+        command.args(["--to", openai, "--requests"]).arg(&file);
+        let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+
+    let report = load(&["--count", "40", "--connections", "3"]);
+    for (kind, answer) in [
+        ("good", "200"),
+        ("bad", "500 500"),
+        ("broken", "broken"),
+        ("left", "left"),
+    ] {
+        let expected = serde_json::json!({ answer: 10 });
+        assert_eq!(report["kinds"][kind]["answers"], expected, "{kind}");
+    }
+    assert_eq!(report["statuses"]["500"], 10);
+
+    let began = Instant::now();
+    let paced = load(&["--seconds", "0.5", "--rate", "40"]);
+    assert!(began.elapsed() >= Duration::from_millis(450));
+    let statuses = paced["statuses"].as_object().unwrap();
+    let sent: u64 = statuses
+        .values()
+        .filter_map(serde_json::Value::as_u64)
+        .sum();
+    assert_eq!(sent, 20);
+}

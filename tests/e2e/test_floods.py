@@ -1,0 +1,138 @@
+"""Floods: of garbage, of keys that nobody has, of applications and tokens without number. R7 to R10.
+
+A fifth of the full size or less; THOROUGH=1 runs all of it.
+"""
+
+import json
+import os
+import statistics
+import time
+from collections import Counter
+
+import pytest
+
+from .harness import new_app, shipped_policy
+from .harness.direct import answer_directly
+from .harness.figures import figure
+from .harness.load import Load, Memory, request, send
+from .harness.tokens import b64, unb64
+
+THOROUGH = bool(os.environ.get("THOROUGH"))
+# Few enough that neither core is busy for long.
+GOOD_RATE, FLOOD_RATE = 200, 400
+# So many pairs of rounds at least. A machine that others use gets more, until their medians settle: a flood that
+# does slow good callers slows them in most rounds, however many there are.
+ROUNDS, MOST_ROUNDS, SECONDS = (15, 45, 10) if THOROUGH else (5, 25, 2)
+MOST_SLOWER = 1.2
+
+KIDS = 10_000
+
+TOKENS = 100_000 if THOROUGH else 26_000
+BATCH = 1_000
+OWN_COUNTERS = 10_000
+# Two caches of 10,000 tokens, which do not get the same share.
+FULL = 22_000
+MOST_GROWTH = 1024  # KiB
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture
+def start(start_gateway):
+    """Starts gateways that answer themselves, with these members of the policy and no request log."""
+
+    def start(stand_ins, **members):
+        policy = shipped_policy(stand_ins, apps=[], log={"requests": False}, **members)
+        return start_gateway(stand_ins, policy, edit=answer_directly)
+
+    return start
+
+
+def test_r7_a_flood_of_garbage_does_not_slow_good_callers(start, stand_ins):
+    """Pairs of rounds, quiet and flooded; what the machine does meanwhile falls on both."""
+    gateway = start(stand_ins)
+    good = [request(token) for token in stand_ins.entra.mint_many(100, new_app())]
+    forged = [request(token) for token in stand_ins.entra.mint_many(50, new_app(), key="foreign")]
+    garbage = [request("garbage.garbage.garbage"), request("x" * 3_000), *forged]
+
+    def round_of_good_callers() -> float:
+        report = send(gateway, good, seconds=SECONDS, rate=GOOD_RATE, connections=4)
+        assert set(report.of()) == {"200"}
+        return report.p99()
+
+    send(gateway, good, count=500)
+    quiet, flooded, refused = [], [], 0
+    for turn in range(MOST_ROUNDS):
+        # Which comes first changes, so that no trend favours one.
+        for is_flooded in (turn % 2 == 0, turn % 2 == 1):
+            if not is_flooded:
+                quiet.append(round_of_good_callers())
+                continue
+            flood = Load(gateway, garbage, seconds=SECONDS + 0.5, rate=FLOOD_RATE, connections=4)
+            time.sleep(0.25)
+            flooded.append(round_of_good_callers())
+            answers = flood.report().of()
+            assert set(answers) == {"401 JwtInvalid", "401 TokenSignatureInvalid"}
+            refused += answers.total()
+        ratio = statistics.median(flooded) / statistics.median(quiet)
+        if len(flooded) >= ROUNDS and ratio < MOST_SLOWER:
+            break
+    assert ratio < MOST_SLOWER, (quiet, flooded)
+    told = (
+        f"p99 {statistics.median(quiet):.2f} ms quiet, {statistics.median(flooded):.2f} ms flooded: "
+        f"{ratio:.2f} times; medians of {len(flooded)} pairs of {SECONDS} s, {refused} refused"
+    )
+    figure("R7", f"good callers at {GOOD_RATE}/s beside garbage at {FLOOD_RATE}/s", told, True)
+
+
+def test_r10_a_flood_of_unknown_kids_makes_no_flood_of_fetches(start, own_stand_ins):
+    floor = 5
+    policy = shipped_policy(own_stand_ins)
+    refresh = {**policy["issuers"][0]["refresh"], "at_most_every": f"{floor}s"}
+    gateway = start(own_stand_ins, issuers=[{**policy["issuers"][0], "refresh": refresh}])
+    entra = own_stand_ins.entra
+    good = [request(entra.mint(new_app()))]
+    send(gateway, good, count=100)
+    began, fetches = time.monotonic(), entra.stats()["keys"]
+    callers = Load(gateway, good, seconds=8, rate=GOOD_RATE, connections=4)
+    report = send(gateway, unknown_kids(entra.mint(), KIDS), count=KIDS, rate=KIDS / 6)
+    answers = callers.report().of()
+    allowed = (time.monotonic() - began) / floor + 1
+    fetched = entra.stats()["keys"] - fetches
+    assert report.of() == {"401 TokenSignatureKeyNotFound": KIDS}
+    assert set(answers) == {"200"}
+    assert 1 <= fetched <= allowed
+    good_calls = answers.total()
+    told = f"{fetched} fetches in {report.seconds:.0f} s; {good_calls} of {good_calls} good calls answered 200"
+    figure("R10", f"{KIDS} unknown kids at once, at most one fetch every {floor} s", told, True)
+
+
+def unknown_kids(token: str, count: int) -> list[str]:
+    """Requests with tokens that name keys nobody has."""
+    header, rest = token.split(".", 1)
+    header = json.loads(unb64(header))
+    made = [b64(json.dumps({**header, "kid": f"unknown-{number}"}).encode()) for number in range(count)]
+    return [request(f"{header}.{rest}") for header in made]
+
+
+def test_r8_r9_applications_and_tokens_without_number(start, stand_ins):
+    """Every request is of another application with a token of its own. So many have a counter of their own, which
+    admits one call; the rest share one, which admits one call too. That tells how many counters there are."""
+    gateway = start(stand_ins, default_app={"limits": [{"calls": 1, "per": "24h"}]})
+    memory = Memory(gateway.pid)
+    answers, sent = Counter(), 0
+    while sent < TOKENS:
+        requests = [request(token) for token in stand_ins.entra.mint_many(BATCH, new_clients=True)]
+        answers += send(gateway, requests, count=BATCH).of()
+        sent += BATCH
+        # Counters for the first, and room for tokens in both workers' caches, are there by then.
+        if sent > FULL:
+            memory.sample(sent)
+    own = OWN_COUNTERS + 1
+    assert answers == {"200": own, "429 RateLimitExceeded": TOKENS - own}
+    growth = memory.growth()
+    assert growth < MOST_GROWTH, memory.samples
+    told = f"{growth:+.0f} KiB from token {FULL} to {TOKENS}, each of another application"
+    figure("R8", "memory over applications and tokens without number", told, True)
+    told = f"{OWN_COUNTERS} counters and one for the rest after {TOKENS} applications, told by what they admit"
+    figure("R9", "counters of applications without number", told, True)
