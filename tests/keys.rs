@@ -16,7 +16,7 @@ use std::rc::Rc;
 use common::{AUDIENCE, Bench, NOON, OTHER, SIGNER, TENANT, code, v1_claims};
 use serde_json::{Value, json};
 use tollgate::crypto::KeyError;
-use tollgate::gateway::{FetchReport, MAX_WAIT_MILLIS, MAX_WAITING, Patience, Verdict};
+use tollgate::gateway::{FetchReport, MAX_WAIT_MILLIS, MAX_WAITING, Patience, Tallies, Verdict};
 use tollgate::keys::{
     Answer, FetchOutcome, KeySet, KeySetError, MAX_DOCUMENT, MetadataError, NextCall, Schedule,
     SkipReason, Unreachable,
@@ -442,6 +442,20 @@ fn sets_are_gauged() {
     assert_eq!(gauges(&worker), [(TENANT.to_owned(), 2, Some(7))]);
     let inline = Bench::new(&common::policy(&json!({})));
     assert_eq!(gauges(&inline), [(TENANT.to_owned(), 1, None)]);
+}
+
+#[test]
+fn a_tick_without_news_forgets_no_token() {
+    let mut worker = Bench::new(&policy());
+    worker.fetch(&set(&[&SIGNER]));
+    let token = SIGNER.token(&v1_claims());
+    for _ in 0..3 {
+        assert_eq!(code(&worker.ask(&token)), None);
+        assert!(worker.begin().is_none());
+    }
+    let tallies = worker.gateway.take_tallies();
+    assert_eq!((tallies.cache_misses, tallies.cache_hits), (1, 2));
+    assert_eq!(worker.gateway.take_tallies(), Tallies::default());
 }
 
 /// A set that is too old to serve takes the tokens with it that it verified.
