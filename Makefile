@@ -130,7 +130,7 @@ mutants: $(CARGO_MUTANTS) ## Change what accepts and denies in every way: each c
 coverage: $(CARGO_LLVM_COV) $(PYTHON_ENV)/ready ## Lines of what decides and counts that the tests of the core run: 97 % at least
 	source $(RUST); rustup component add llvm-tools >/dev/null 2>&1 || true; \
 		PATH=$(dir $(CARGO_LLVM_COV)):$$PATH cargo llvm-cov --locked --lcov --output-path $(TARGET_DIR)/coverage.lcov \
-		$(DECISION_TESTS) --test usage
+		$(DECISION_TESTS) --test fuzz --test generated
 	@$(PYTHON_ENV)/bin/python tests/setup/coverage.py $(TARGET_DIR)/coverage.lcov $(DECIDING) $(COUNTING)
 
 .PHONY: test-module

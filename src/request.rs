@@ -370,6 +370,13 @@ mod tests {
     }
 
     #[test]
+    fn the_hosts_bytes_go_back_as_they_came() {
+        let bytes = map(&[("a", "b")]).as_bytes().to_vec();
+        assert_eq!(bytes, b"\x01\0\0\0\x01\0\0\0\x01\0\0\0a\0b\0");
+        assert_eq!(HeaderMap::from_host(bytes.clone()).as_bytes(), bytes);
+    }
+
+    #[test]
     fn bytes_that_are_no_pairs_are_harmless() {
         let good = map(&[("a", "b"), ("c", "d")]);
         for end in 0..good.bytes.len() {

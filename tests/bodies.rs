@@ -226,3 +226,42 @@ fn without_usage_no_body_is_read_that_decides_nothing() {
         Some(DeploymentNotAllowed)
     );
 }
+
+/// What would keep the answer's usage from being read, or the longer body from being sent.
+#[test]
+fn headers_go_where_a_call_is_measured() {
+    let inject = json!({ "usage": { "stream_options": "inject" } });
+    let silent = json!({ "usage": { "read": false } });
+    let old = PATH.replace("2024-10-21", "2023-05-15");
+    let models = "/openai/models?api-version=2024-10-21";
+    for (more, method, path, encodings, length) in [
+        (json!({}), "POST", PATH, true, false),
+        (inject.clone(), "POST", PATH, true, true),
+        // Versions that know no such option are not given it.
+        (inject.clone(), "POST", &*old, true, false),
+        (inject.clone(), "GET", models, false, false),
+        (inject, "GET", PATH, false, false),
+        (silent, "POST", PATH, false, false),
+    ] {
+        let mut caller = Caller::new(json!({}), &more);
+        let authorization = caller.authorization.clone();
+        let verdict = caller.bench.decide(&[
+            (":method", method),
+            (":path", path),
+            ("authorization", &authorization),
+            ("accept-encoding", "gzip"),
+            ("content-length", "2"),
+        ]);
+        let Verdict::Allow(allow) = verdict else {
+            panic!("{verdict:?}")
+        };
+        let removes = |name: &str| {
+            let mut removed = allow.changes.remove.iter();
+            removed.any(|removed| removed == name.as_bytes())
+        };
+        let found = (removes("accept-encoding"), removes("content-length"));
+        assert_eq!(found, (encodings, length), "{more} {method} {path}");
+        assert_eq!(allow.body.is_some(), length);
+        assert_eq!(allow.meter.is_some(), encodings);
+    }
+}

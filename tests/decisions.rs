@@ -16,12 +16,18 @@ use common::{
 };
 use serde_json::{Value, json};
 use tollgate::answer::Answer;
-use tollgate::gateway::Verdict;
+use tollgate::gateway::{Patience, Verdict};
+use tollgate::jwt::{ClaimError, ClaimRefusal, TokenError, VerifyError};
+use tollgate::limits::Reached;
 use tollgate::metering::Used;
+use tollgate::operations::Action;
+use tollgate::policy::{Measure, Window};
 use tollgate::refusal::Code::{self, *};
-use tollgate::store::SharedStore as _;
+use tollgate::refusal::Refusal;
+use tollgate::request::HeaderMap;
+use tollgate::store::{Expected, SharedStore, StoreError, Versioned, Written};
 use tollgate::time::Time;
-use tollgate::usage::Usage;
+use tollgate::usage::{BodyError, Member, Usage};
 
 /// Checks the code of a token with changed claims, and that the same token with one bit of its
 /// signature flipped is refused.
@@ -121,6 +127,7 @@ fn claims_are_checked() {
         (json!({ "tid": other }), Some(TokenClaimValueNotAllowed)),
         (json!({ "tid": null }), Some(TokenClaimNotFound)),
         (json!({ "tid": "common" }), Some(JwtInvalid)),
+        (json!({ "tid": 7 }), Some(JwtInvalid)),
         (json!({ "tid": TENANT.to_uppercase() }), None),
         (json!({ "ver": null }), Some(TokenClaimNotFound)),
         (json!({ "ver": "3.0" }), Some(TokenClaimValueNotAllowed)),
@@ -322,7 +329,7 @@ fn required_claims_are_matched() {
     let token = SIGNER.token(&with(
         v1_claims(),
         &json!({
-            "scp": "Read Write", "groups": ["g1", "g2"], "mfa": true, "level": 3,
+            "scp": "Read Write", "groups": ["g1", "g2"], "mfa": true, "level": 3, "more": { "a": 1 },
         }),
     ));
     for (required, expected) in [
@@ -349,7 +356,15 @@ fn required_claims_are_matched() {
             Some(TokenClaimValueNotAllowed),
         ),
         (json!({ "name": "mfa", "values": ["true"] }), None),
+        (
+            json!({ "name": "mfa", "values": ["false"] }),
+            Some(TokenClaimValueNotAllowed),
+        ),
         (json!({ "name": "level", "values": ["3"] }), None),
+        (
+            json!({ "name": "more", "values": ["a"] }),
+            Some(TokenClaimValueNotAllowed),
+        ),
         (
             json!({ "name": "wids", "values": ["x"] }),
             Some(TokenClaimNotFound),
@@ -875,6 +890,48 @@ fn a_limit_that_is_not_for_a_call_leaves_no_trace_of_it() {
     }
 }
 
+/// A host whose shared data fails, on reading or on writing.
+struct Failing {
+    on_read: bool,
+}
+
+impl SharedStore for Failing {
+    fn read(&self, _: &str) -> Result<Option<Versioned>, StoreError> {
+        if self.on_read {
+            Err(StoreError)
+        } else {
+            Ok(None)
+        }
+    }
+
+    fn write(&self, _: &str, _: &[u8], _: Expected) -> Result<Written, StoreError> {
+        Err(StoreError)
+    }
+}
+
+#[test]
+fn limits_that_cannot_be_counted_let_nothing_through() {
+    let limits = json!([{ "calls": 1_000, "per": "60s" }]);
+    for apps in [
+        json!({ "apps": [{ "app_id": APP, "limits": limits }] }),
+        json!({ "default_app": { "limits": limits } }),
+    ] {
+        for on_read in [true, false] {
+            let mut bench = Bench::new(&policy(&apps));
+            let authorization = format!("Bearer {}", SIGNER.token(&v1_claims()));
+            let headers = HeaderMap::from_pairs([
+                (&b":path"[..], &b"/"[..]),
+                (b"authorization", authorization.as_bytes()),
+            ]);
+            let now = Time::from_millis(bench.now);
+            let store = Failing { on_read };
+            let gateway = &mut bench.gateway;
+            let verdict = gateway.decide(&headers, &|| now, &store, Patience::Wait);
+            assert_eq!(code(&verdict), Some(RateLimitExceeded), "{apps}");
+        }
+    }
+}
+
 #[test]
 fn the_cache_answers_for_the_signature_only() {
     let mut bench = Bench::new(&policy(&json!({})));
@@ -964,6 +1021,79 @@ fn mutated_tokens_are_refused() {
             "round {round}: {text}"
         );
     }
+}
+
+/// What the log says of a refusal: one line, and another for each.
+#[test]
+fn refusals_are_told_apart() {
+    let claim = |error| Refusal::Verify(VerifyError::Claim(error));
+    let reached = |measure| {
+        Refusal::Limit(Reached {
+            measure,
+            limit: 7,
+            remaining: 2,
+            window: Window::Sliding { millis: 1_000 },
+            never: false,
+            room_in: 1,
+            reset_in: 1,
+        })
+    };
+    let tokens = [
+        TokenError::TooLarge,
+        TokenError::Shape,
+        TokenError::Header,
+        TokenError::Kid,
+        TokenError::Critical,
+        TokenError::Type,
+        TokenError::Payload,
+    ];
+    let bodies = [
+        BodyError::MediaType,
+        BodyError::NotJson,
+        BodyError::NotAnObject,
+        BodyError::TooDeep,
+        BodyError::Truncated,
+        BodyError::Repeated(Member::Model),
+        BodyError::Repeated(Member::MaxTokens),
+        BodyError::OtherCase(Member::N),
+        BodyError::WrongType(Member::Stream),
+        BodyError::TooLong(Member::Model),
+    ];
+    let mut refusals = vec![
+        Refusal::NoToken,
+        Refusal::AmbiguousCredential,
+        Refusal::Algorithm,
+        Refusal::Issuer,
+        Refusal::KeyNotFound,
+        Refusal::KeyOfAnother,
+        Refusal::Verify(VerifyError::Signature),
+        claim(ClaimError::Missing("exp".to_owned())),
+        claim(ClaimError::Type("exp")),
+        claim(ClaimError::Value("ver")),
+        Refusal::Claims(ClaimRefusal::Expired),
+        Refusal::ApiKey,
+        Refusal::App,
+        Refusal::Permission { action: None },
+        Refusal::Permission {
+            action: Some(Action::Audio),
+        },
+        Refusal::Deployment,
+        reached(Measure::Calls),
+        reached(Measure::Tokens { reserve: true }),
+        Refusal::Counters,
+        Refusal::Keys { retry_in: 7 },
+    ];
+    refusals.extend(tokens.map(Refusal::Token));
+    refusals.extend(bodies.map(Refusal::Body));
+    let mut texts: Vec<_> = refusals.iter().map(ToString::to_string).collect();
+    assert!(
+        texts
+            .iter()
+            .all(|text| text.len() > 5 && !text.contains('\n'))
+    );
+    texts.sort_unstable();
+    texts.dedup();
+    assert_eq!(texts.len(), refusals.len(), "{texts:#?}");
 }
 
 #[test]

@@ -10,15 +10,20 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use common::{APP, AUDIENCE, Bench, NOON, OTHER, SIGNER, TENANT, code, v1_claims};
 use serde_json::{Value, json};
-use tollgate::gateway::{FetchReport, MAX_WAIT_MILLIS, MAX_WAITING, Patience, Verdict};
-use tollgate::keys::{Answer, FetchOutcome, NextCall};
+use tollgate::crypto::KeyError;
+use tollgate::gateway::{FetchReport, MAX_WAIT_MILLIS, MAX_WAITING, Patience, Tallies, Verdict};
+use tollgate::keys::{
+    Answer, FetchOutcome, KeySet, KeySetError, MAX_DOCUMENT, MetadataError, NextCall, Schedule,
+    SkipReason, Unreachable,
+};
 use tollgate::refusal::Code::{KeysUnavailable, TokenSignatureKeyNotFound};
 use tollgate::request::HeaderMap;
-use tollgate::store::MemoryStore;
+use tollgate::store::{Expected, MemoryStore, SharedStore, StoreError, Versioned, Written};
 use tollgate::time::Time;
 
 fn policy() -> Value {
@@ -492,6 +497,20 @@ fn sets_are_gauged() {
     assert_eq!(gauges(&inline), [(TENANT.to_owned(), 1, None)]);
 }
 
+#[test]
+fn a_tick_without_news_forgets_no_token() {
+    let mut worker = Bench::new(&policy());
+    worker.fetch(&set(&[&SIGNER]));
+    let token = SIGNER.token(&v1_claims());
+    for _ in 0..3 {
+        assert_eq!(code(&worker.ask(&token)), None);
+        assert!(worker.begin().is_none());
+    }
+    let tallies = worker.gateway.take_tallies();
+    assert_eq!((tallies.cache_misses, tallies.cache_hits), (1, 2));
+    assert_eq!(worker.gateway.take_tallies(), Tallies::default());
+}
+
 /// A set that is too old to serve takes the tokens with it that it verified.
 #[test]
 fn tokens_that_an_old_set_verified_go_with_it() {
@@ -509,4 +528,330 @@ fn tokens_that_an_old_set_verified_go_with_it() {
     worker.gateway.sync(&*worker.store, now);
     let verdict = worker.ask(&token);
     assert!(waits(&verdict), "{verdict:?}");
+}
+
+/// Shared data that takes no more writes from some moment on.
+struct Full {
+    store: Rc<MemoryStore>,
+    is_full: Cell<bool>,
+}
+
+impl SharedStore for Full {
+    fn read(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
+        self.store.read(key)
+    }
+
+    fn write(&self, key: &str, value: &[u8], expected: Expected) -> Result<Written, StoreError> {
+        if self.is_full.get() {
+            return Err(StoreError);
+        }
+        self.store.write(key, value, expected)
+    }
+}
+
+#[test]
+fn a_set_that_shared_data_does_not_take_is_not_used() {
+    let mut worker = Bench::new(&policy());
+    worker.fetch(&set(&[&SIGNER]));
+    worker.now += 3_600_000;
+    let now = worker.time();
+    let store = Full {
+        store: Rc::clone(&worker.store),
+        is_full: Cell::new(false),
+    };
+    let (_, call) = worker.gateway.begin_fetches(&store, now).pop().unwrap();
+    let call = worker.reply(&call, &metadata()).unwrap();
+    store.is_full.set(true);
+    let answer = good(&set(&[&OTHER]));
+    let ended = worker.gateway.answer(0, call.attempt, &answer, &store, now);
+    let outcome = ended.unwrap_err().unwrap().outcome;
+    assert_eq!(
+        (outcome.label(), &outcome),
+        ("failed", &FetchOutcome::NotStored)
+    );
+    worker.gateway.sync(&store, now);
+    let claims = common::with(v1_claims(), &json!({ "exp": worker.now / 1000 + 60 }));
+    assert_eq!(code(&worker.ask(&SIGNER.token(&claims))), None);
+}
+
+#[test]
+fn keys_may_be_fetched_without_metadata() {
+    let issuer = json!({
+        "tenant_id": TENANT, "audiences": [AUDIENCE], "cluster": "entra",
+        "jwks_uri": "https://login.microsoftonline.com/keys",
+    });
+    let mut worker = Bench::new(&json!({ "issuers": [issuer] }));
+    let call = worker.begin().unwrap();
+    assert_eq!(call.url.path, "/keys");
+    let report = worker.reply(&call, &good(&set(&[&SIGNER]))).unwrap_err();
+    assert_eq!(report.unwrap().outcome.label(), "ok");
+    assert_eq!(code(&worker.ask(&SIGNER.token(&v1_claims()))), None);
+}
+
+#[test]
+fn a_worker_that_has_not_seen_the_lease_takes_none() {
+    let store = Rc::new(MemoryStore::default());
+    let mut one = Bench::sharing(&policy(), Rc::clone(&store));
+    let mut two = Bench::sharing(&policy(), Rc::clone(&store));
+    one.begin().unwrap();
+    let now = two.time();
+    assert!(two.gateway.begin_fetches(&*store, now).is_empty());
+}
+
+/// An answer that comes after its lease counts all the same, unless a newer set is there.
+#[test]
+fn a_late_set_counts_unless_a_newer_one_is_there() {
+    for newer in [false, true] {
+        let store = Rc::new(MemoryStore::default());
+        let mut one = Bench::sharing(&policy(), Rc::clone(&store));
+        let mut two = Bench::sharing(&policy(), Rc::clone(&store));
+        let slow = one.begin().unwrap();
+        let slow = one.reply(&slow, &metadata()).unwrap();
+        two.now += 12_000;
+        let quick = two.begin().expect("the lease is over");
+        let quick = two.reply(&quick, &metadata()).unwrap();
+        if newer {
+            two.reply(&quick, &good(&set(&[&OTHER]))).unwrap_err();
+        }
+        one.now = two.now + 1;
+        let ended = one.reply(&slow, &good(&set(&[&SIGNER]))).unwrap_err();
+        assert_eq!(ended.is_some(), !newer);
+        let expected = newer.then_some(TokenSignatureKeyNotFound);
+        let token = SIGNER.token(&v1_claims());
+        assert_eq!(code(&one.ask(&token)), expected);
+        let now = two.time();
+        two.gateway.sync(&*store, now);
+        assert_eq!(code(&two.ask(&token)), expected);
+        if !newer {
+            assert!(two.begin().is_none(), "its own fetch is still under way");
+            two.reply(&quick, &good(&set(&[&SIGNER, &OTHER])))
+                .unwrap_err();
+            assert_eq!(code(&two.ask(&OTHER.token(&v1_claims()))), None);
+        }
+    }
+}
+
+/// A record that nobody here wrote loses no keys.
+#[test]
+fn a_set_in_shared_data_that_is_none_changes_nothing() {
+    for garbage in [&b""[..], b"\x02\0\0\0\0\0\0", b"\x02\0\0\0\0\0\0\0{}"] {
+        let mut worker = Bench::new(&policy());
+        worker.fetch(&set(&[&SIGNER]));
+        let now = worker.time();
+        let store = Overlaid {
+            store: Rc::clone(&worker.store),
+            set: garbage,
+        };
+        assert!(worker.gateway.sync(&store, now).len() <= 1);
+        assert_eq!(code(&worker.ask(&SIGNER.token(&v1_claims()))), None);
+    }
+}
+
+/// Shared data whose record of fetches tells of another set, which is these bytes.
+struct Overlaid {
+    store: Rc<MemoryStore>,
+    set: &'static [u8],
+}
+
+impl SharedStore for Overlaid {
+    fn read(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
+        let mut found = self.store.read(key)?;
+        if let Some(found) = &mut found {
+            if key.ends_with("/set") {
+                found.value = self.set.to_vec();
+            } else {
+                let mut schedule = Schedule::decode(&found.value);
+                schedule.generation = 2;
+                found.value = schedule.encode();
+            }
+        }
+        Ok(found)
+    }
+
+    fn write(&self, key: &str, value: &[u8], expected: Expected) -> Result<Written, StoreError> {
+        self.store.write(key, value, expected)
+    }
+}
+
+fn p256() -> Value {
+    json!({
+        "kty": "EC", "crv": "P-256", "kid": "ec",
+        "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+        "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+    })
+}
+
+#[test]
+fn keys_are_left_out_for_a_reason() {
+    use SkipReason::{Kid, Kind, Malformed, Material, OtherCloud, Use};
+    let long = "k".repeat(256);
+    for (key, change, expected) in [
+        (SIGNER.jwk(), json!({}), None),
+        (SIGNER.jwk(), json!({ "kid": null }), Some(Kid)),
+        (SIGNER.jwk(), json!({ "kid": 7 }), Some(Kid)),
+        (SIGNER.jwk(), json!({ "kid": "" }), Some(Kid)),
+        (SIGNER.jwk(), json!({ "kid": long }), None),
+        (
+            SIGNER.jwk(),
+            json!({ "kid": format!("{long}k") }),
+            Some(Kid),
+        ),
+        (SIGNER.jwk(), json!({ "use": null }), None),
+        (SIGNER.jwk(), json!({ "use": "enc" }), Some(Use)),
+        (SIGNER.jwk(), json!({ "use": 7 }), Some(Malformed)),
+        (SIGNER.jwk(), json!({ "key_ops": ["sign", "verify"] }), None),
+        (SIGNER.jwk(), json!({ "key_ops": ["encrypt"] }), Some(Use)),
+        (SIGNER.jwk(), json!({ "key_ops": [] }), Some(Use)),
+        (
+            SIGNER.jwk(),
+            json!({ "key_ops": "verify" }),
+            Some(Malformed),
+        ),
+        (SIGNER.jwk(), json!({ "cloud_instance_name": "c" }), None),
+        (
+            SIGNER.jwk(),
+            json!({ "cloud_instance_name": "d" }),
+            Some(OtherCloud),
+        ),
+        (SIGNER.jwk(), json!({ "kty": "oct", "k": "AA" }), Some(Kind)),
+        (SIGNER.jwk(), json!({ "kty": null }), Some(Malformed)),
+        (SIGNER.jwk(), json!({ "n": null }), Some(Malformed)),
+        (SIGNER.jwk(), json!({ "e": "AQAB=" }), Some(Malformed)),
+        (
+            SIGNER.jwk(),
+            json!({ "e": "Aw" }),
+            Some(Material(KeyError::RsaExponent)),
+        ),
+        (
+            SIGNER.jwk(),
+            json!({ "n": "AQ" }),
+            Some(Material(KeyError::RsaSize)),
+        ),
+        (SIGNER.jwk(), json!({ "alg": "PS512" }), None),
+        (SIGNER.jwk(), json!({ "alg": "ES256" }), Some(Kind)),
+        (SIGNER.jwk(), json!({ "alg": "RSA-OAEP" }), Some(Kind)),
+        (SIGNER.jwk(), json!({ "alg": 7 }), Some(Malformed)),
+        (SIGNER.jwk(), json!({ "issuer": 7 }), Some(Malformed)),
+        (p256(), json!({}), None),
+        (p256(), json!({ "alg": "ES256" }), None),
+        (p256(), json!({ "alg": "ES384" }), Some(Kind)),
+        (
+            p256(),
+            json!({ "crv": "P-384" }),
+            Some(Material(KeyError::EcPoint)),
+        ),
+        (p256(), json!({ "crv": "P-521" }), Some(Kind)),
+        (p256(), json!({ "crv": null }), Some(Malformed)),
+        (
+            p256(),
+            json!({ "x": "AA" }),
+            Some(Material(KeyError::EcPoint)),
+        ),
+        (p256(), json!({ "y": null }), Some(Malformed)),
+    ] {
+        let set = json!({ "keys": [common::with(key, &change)] }).to_string();
+        let found = KeySet::parse_for_cloud(set.as_bytes(), Some("c"));
+        let expected = expected.map(|reason| KeySetError::NoUsableKey(Some(reason)));
+        assert_eq!(found.err(), expected, "{change}");
+    }
+    let set = json!({ "keys": ["x"] }).to_string();
+    let error = KeySetError::NoUsableKey(Some(Malformed));
+    assert_eq!(KeySet::parse(set.as_bytes()).err(), Some(error));
+}
+
+#[test]
+fn sets_are_bounded_and_a_kid_is_one_key() {
+    let parse = |keys: &[Value]| KeySet::parse(json!({ "keys": keys }).to_string().as_bytes());
+    let many: Vec<_> = (0..1_001)
+        .map(|number| common::with(p256(), &json!({ "kid": number.to_string() })))
+        .collect();
+    let set = parse(&many[..1_000]).unwrap();
+    assert_eq!((set.len(), set.is_empty()), (1_000, false));
+    assert_eq!(parse(&many).err(), Some(KeySetError::TooManyKeys));
+    let mut padded = json!({ "keys": [p256()] }).to_string();
+    padded.push_str(&" ".repeat(MAX_DOCUMENT - padded.len()));
+    assert!(KeySet::parse(padded.as_bytes()).is_ok());
+    padded.push(' ');
+    assert_eq!(
+        KeySet::parse(padded.as_bytes()).err(),
+        Some(KeySetError::TooLarge)
+    );
+
+    let twin = common::with(OTHER.jwk(), &json!({ "kid": SIGNER.kid }));
+    let set = parse(&[SIGNER.jwk(), p256(), SIGNER.jwk()]).unwrap();
+    assert_eq!((set.len(), set.skipped()), (2, &[][..]));
+    let set = parse(&[SIGNER.jwk(), p256(), twin.clone(), SIGNER.jwk()]).unwrap();
+    assert!(set.find(&SIGNER.kid).is_none() && set.find("ec").is_some());
+    assert_eq!((set.len(), set.skipped().len()), (1, 2));
+    assert!(
+        set.skipped()
+            .iter()
+            .all(|reason| *reason == SkipReason::Ambiguous)
+    );
+    let issuer = json!({ "issuer": "https://i/", "alg": "RS256" });
+    let of_issuer = common::with(SIGNER.jwk(), &issuer);
+    let error = KeySetError::NoUsableKey(Some(SkipReason::Ambiguous));
+    assert_eq!(parse(&[SIGNER.jwk(), of_issuer.clone()]).err(), Some(error));
+
+    // The same keys in another order are the same text, with all that matters.
+    let set = parse(&[of_issuer.clone(), p256()]).unwrap();
+    assert_eq!(
+        set.normalized(),
+        parse(&[p256(), of_issuer]).unwrap().normalized()
+    );
+    let again = KeySet::parse(set.normalized().as_bytes()).unwrap();
+    assert_eq!(again.find(&SIGNER.kid), set.find(&SIGNER.kid));
+    assert_eq!(again.find("ec"), set.find("ec"));
+}
+
+/// What the log says of a fetch: one line, and another for each end.
+#[test]
+fn ends_of_fetches_are_told_apart() {
+    let reasons = [
+        SkipReason::Kid,
+        SkipReason::Ambiguous,
+        SkipReason::Use,
+        SkipReason::Kind,
+        SkipReason::Malformed,
+        SkipReason::OtherCloud,
+        SkipReason::Material(KeyError::RsaSize),
+        SkipReason::Material(KeyError::RsaModulus),
+        SkipReason::Material(KeyError::RsaExponent),
+        SkipReason::Material(KeyError::EcPoint),
+    ];
+    let sets = [
+        KeySetError::TooLarge,
+        KeySetError::TooManyKeys,
+        KeySetError::NotAKeySet,
+        KeySetError::NoUsableKey(None),
+    ];
+    let of_reasons = reasons.map(|reason| KeySetError::NoUsableKey(Some(reason)));
+    let metadata = [
+        MetadataError::TooLarge,
+        MetadataError::NotAnObject,
+        MetadataError::Issuer,
+        MetadataError::JwksUri,
+        MetadataError::OtherHost,
+    ];
+    let unreachable = [
+        Unreachable::NotSent,
+        Unreachable::NoAnswer,
+        Unreachable::Status(500),
+        Unreachable::TooLarge,
+    ];
+    let good = [0, 1].map(|skipped| FetchOutcome::Good { keys: 2, skipped });
+    let mut ends = vec![FetchOutcome::NotStored];
+    ends.extend(good);
+    ends.extend(sets.into_iter().chain(of_reasons).map(FetchOutcome::Keys));
+    ends.extend(metadata.map(FetchOutcome::Metadata));
+    ends.extend(unreachable.map(FetchOutcome::Unreachable));
+    let mut texts: Vec<_> = ends.iter().map(ToString::to_string).collect();
+    assert!(
+        texts
+            .iter()
+            .all(|text| text.len() > 5 && !text.contains('\n'))
+    );
+    texts.sort_unstable();
+    texts.dedup();
+    assert_eq!(texts.len(), ends.len(), "{texts:#?}");
 }

@@ -237,3 +237,44 @@ fn usage_is_asked_for_where_the_api_knows_it() {
         assert!(!takes("/openai/v1/responses", version));
     }
 }
+
+#[test]
+fn the_prompt_is_as_long_as_its_headers_say_or_as_what_came() {
+    for (length, body, expected) in [
+        (None, r#"{"max_tokens":1}"#, 4 + 1),
+        (Some("400"), r#"{"max_tokens":1}"#, 100 + 1),
+        (Some("4"), r#"{"max_tokens":1}"#, 4 + 1),
+        (Some("x"), r#"{"max_tokens":1}"#, 4 + 1),
+        (Some("400"), "{}", 100 + UNBOUNDED_ANSWER),
+        (Some("400"), r#"{"max_tokens":1"#, u64::MAX),
+    ] {
+        let pairs: Vec<_> = length
+            .map(|length| ("content-length", length))
+            .into_iter()
+            .chain([JSON])
+            .collect();
+        let mut read = RequestBody::new(&headers(&pairs), false);
+        read.push(body.as_bytes(), false);
+        assert_eq!(
+            read.bound(Some(Action::ChatCompletions)),
+            expected,
+            "{length:?} {body}"
+        );
+    }
+    // What bounds nothing is as long as it is, once that is known.
+    let mut embeddings = RequestBody::new(&headers(&[JSON]), false);
+    embeddings.push(br#"{"input":"abc""#, false);
+    assert_eq!(embeddings.bound(Some(Action::Embeddings)), u64::MAX);
+    embeddings.push(b"}", true);
+    assert_eq!(embeddings.bound(Some(Action::Embeddings)), 4);
+}
+
+#[test]
+fn a_body_is_passed_when_nothing_is_held_back_any_more() {
+    let mut body = RequestBody::new(&headers(&[JSON]), true);
+    assert!(!body.is_passed());
+    body.push(br#"{"stream":true,"stream_options":{"x""#, false);
+    assert!(!body.is_passed() && !body.is_complete());
+    body.push(br#":1}}"#, false);
+    assert!(body.is_passed() && body.is_complete());
+}

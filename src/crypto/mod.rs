@@ -171,4 +171,70 @@ mod tests {
             ]
         );
     }
+
+    /// Keys of the known answers, and their signatures as they stand in a token.
+    fn known() -> [(Algorithm, PublicKey, Vec<u8>); 3] {
+        use known_answers as known;
+        let tail = |spki: &[u8], size: usize| spki[spki.len() - size..].to_vec();
+        // Behind the modulus stand the tag and size of the exponent, and its three bytes.
+        let modulus = &tail(known::RSA_SPKI, 256 + 5)[..256];
+        let rsa = PublicKey::rsa(modulus, &[1, 0, 1]).unwrap();
+        let point = tail(known::P256_SPKI, 64);
+        let p256 = PublicKey::p256(&point[..32], &point[32..]).unwrap();
+        let point = tail(known::P384_SPKI, 96);
+        let p384 = PublicKey::p384(&point[..48], &point[48..]).unwrap();
+        let es256 = p256::ecdsa::Signature::from_der(known::ES256).unwrap();
+        let es384 = p384::ecdsa::Signature::from_der(known::ES384).unwrap();
+        [
+            (Algorithm::Rs256, rsa, known::RS256.to_vec()),
+            (Algorithm::Es256, p256, es256.to_bytes().to_vec()),
+            (Algorithm::Es384, p384, es384.to_bytes().to_vec()),
+        ]
+    }
+
+    #[test]
+    fn the_host_and_rust_say_the_same_of_what_stands_in_tokens() {
+        let (host, rust) = (Crypto::probe(Rc::new(Honest)), Crypto::pure());
+        for (algorithm, key, signature) in known() {
+            let longer = [&signature[..], &[0]].concat();
+            let mut other = signature.clone();
+            other[7] ^= 1;
+            for (message, signature, good) in [
+                (known_answers::MESSAGE, &signature, true),
+                (b"another message", &signature, false),
+                (known_answers::MESSAGE, &other, false),
+                (known_answers::MESSAGE, &longer, false),
+                (known_answers::MESSAGE, &Vec::new(), false),
+            ] {
+                for crypto in [&host, &rust] {
+                    let found = crypto.verify(algorithm, &key, message, signature);
+                    assert_eq!(found, good, "{algorithm:?} {}", signature.len());
+                }
+            }
+            for unfit in Algorithm::ALL.into_iter().filter(|other| !key.fits(*other)) {
+                assert!(!host.verify(unfit, &key, known_answers::MESSAGE, &signature));
+            }
+        }
+    }
+
+    /// A host that calls everything good but the known answer's other message.
+    struct Liar;
+
+    impl HostVerifier for Liar {
+        fn verify(&self, _: &str, _: &[u8], _: &[u8], message: &[u8]) -> Option<bool> {
+            Some(message != b"another message")
+        }
+    }
+
+    #[test]
+    fn the_host_is_asked_for_what_it_is_trusted_with_and_nothing_else() {
+        let crypto = Crypto::probe(Rc::new(Liar));
+        let [(_, rsa, _), (_, p256, _), _] = known();
+        assert!(crypto.verify(Algorithm::Rs512, &rsa, b"x", b"any"));
+        assert!(!crypto.verify(Algorithm::Ps256, &rsa, b"x", b"any"));
+        assert!(crypto.verify(Algorithm::Es256, &p256, b"x", &[7; 64]));
+        // What is no signature at all is not shown to it.
+        assert!(!crypto.verify(Algorithm::Es256, &p256, b"x", &[7; 63]));
+        assert!(!crypto.verify(Algorithm::Es256, &rsa, b"x", &[7; 64]));
+    }
 }

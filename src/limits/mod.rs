@@ -164,9 +164,11 @@ fn read_count(value: Option<&[u8]>) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::policy::{Count, Period, Window};
-    use crate::store::MemoryStore;
+    use crate::store::{Expected, MemoryStore, Versioned, Written};
     use crate::time::Time;
 
     const NOW: Time = Time::from_millis(1_772_366_400_000);
@@ -291,5 +293,81 @@ mod tests {
         assert!(rest.ends_with("unlisted-rest"));
         assert_eq!(keys.unlisted(&store, app(0)).unwrap(), first);
         assert_eq!(keys.listed(app(0)), first);
+    }
+
+    /// A store in which another worker creates the record between the reading and the writing of it.
+    struct Race {
+        store: MemoryStore,
+        own: String,
+        seen: Cell<bool>,
+    }
+
+    impl SharedStore for Race {
+        fn read(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
+            if key == self.own && !self.seen.replace(true) {
+                self.store.write(key, &[2], Expected::Absent)?;
+                return Ok(None);
+            }
+            self.store.read(key)
+        }
+
+        fn write(
+            &self,
+            key: &str,
+            value: &[u8],
+            expected: Expected,
+        ) -> Result<Written, StoreError> {
+            self.store.write(key, value, expected)
+        }
+    }
+
+    #[test]
+    fn two_workers_that_meet_an_application_at_once_take_one_grant() {
+        let mut keys = CounterKeys::new("p");
+        let store = Race {
+            store: MemoryStore::default(),
+            own: keys.listed(app(1)),
+            seen: Cell::new(false),
+        };
+        assert_eq!(keys.unlisted(&store, app(1)), Ok(store.own.clone()));
+        let count = |store: &Race| {
+            let found = store.read("tollgate/1/p/calls/unlisted").unwrap();
+            read_count(found.as_ref().map(|found| &*found.value))
+        };
+        // The other worker's grant is its own.
+        assert_eq!(count(&store), 0);
+        // Known or not, it takes no second one.
+        for keys in [&mut keys, &mut CounterKeys::new("p")] {
+            for _ in 0..3 {
+                assert_eq!(keys.unlisted(&store, app(1)), Ok(store.own.clone()));
+            }
+        }
+        assert_eq!(count(&store), 0);
+        keys.unlisted(&store, app(2)).unwrap();
+        assert_eq!(count(&store), 1);
+        assert_eq!(read_count(None), 0);
+        assert_eq!(read_count(Some(&[1, 0])), 0);
+        assert_eq!(read_count(Some(&[1, 1, 0, 0])), 257);
+    }
+
+    #[test]
+    fn the_answer_matters_where_it_changes_what_is_counted() {
+        let tokens = Measure::Tokens { reserve: false };
+        for (measure, count, depends, counts_tokens) in [
+            (Measure::Calls, Count::All, false, false),
+            (Measure::Calls, Count::Success, true, false),
+            (tokens, Count::All, true, true),
+            (tokens, Count::Success, true, true),
+        ] {
+            let store = MemoryStore::default();
+            let all = limit(9, MINUTE, Count::All);
+            let other = Limit {
+                measure,
+                ..limit(9, MINUTE, count)
+            };
+            let admission = call(&store, &name_limits(&[all, other]), NOW).unwrap();
+            assert_eq!(admission.depends_on_answer(), depends, "{measure:?}");
+            assert_eq!(admission.counts_tokens(), counts_tokens, "{measure:?}");
+        }
     }
 }

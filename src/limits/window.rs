@@ -615,6 +615,26 @@ mod tests {
     }
 
     #[test]
+    fn a_state_of_the_other_kind_is_begun_anew() {
+        let windows = [
+            Window::Sliding { millis: 60_000 },
+            Window::Calendar(Period::Day),
+        ];
+        let now = Time::from_millis(NOON);
+        for (one, other) in [(windows[0], windows[1]), (windows[1], windows[0])] {
+            let mut state = State::new(one);
+            state.advance(one, now);
+            state.take(7);
+            assert_eq!(state.standing(one, 9, 1, now).used, 7);
+            assert_eq!(state.standing(other, 9, 1, now).used, 0);
+            assert!(!state.advance(other, now));
+            assert!(state.is_empty());
+            state.take(2);
+            assert_eq!(state.standing(other, 9, 1, now).used, 2);
+        }
+    }
+
+    #[test]
     fn bytes_are_read_back_and_garbage_is_not() {
         for window in [MINUTE, Window::Calendar(Period::Day)] {
             let mut counter = Counter::new(window, 9);

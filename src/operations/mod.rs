@@ -420,6 +420,23 @@ mod tests {
     }
 
     #[test]
+    fn what_runs_a_model_is_metered() {
+        for (method, path, metered) in [
+            ("POST", "/openai/deployments/gpt-4o/chat/completions", true),
+            ("POST", "/openai/v1/responses", true),
+            ("GET", "/openai/v1/realtime", true),
+            ("POST", "/openai/v1/responses/r-1/cancel", false),
+            ("GET", "/openai/v1/responses/r-1", false),
+            ("GET", "/openai/operations/images/i-1", false),
+            ("POST", "/openai/v1/files", false),
+            ("GET", "/openai/deployments/gpt-4o", false),
+        ] {
+            let operation = read(method, path).unwrap();
+            assert_eq!(operation.is_metered(), metered, "{method} {path}");
+        }
+    }
+
+    #[test]
     fn deployments_have_at_most_64_characters() {
         let path = |length| format!("/openai/deployments/{}/search", "d".repeat(length));
         assert!(read("POST", &path(64)).is_ok());
