@@ -1,4 +1,4 @@
-"""Refusals side by side: one shape for all reasons, nothing of the policy in any, each counted under its code. R29, R30."""
+"""Refusals side by side: one shape for all reasons, nothing of the policy, each counted under its code. R29, R30."""
 
 import http.client
 import re
@@ -113,10 +113,10 @@ def test_r29_r30_all_refusals_have_one_shape_and_tell_nothing(gateway, stand_ins
             pattern = rf'Bearer realm="[^"]*", error="invalid_token", error_description="{message}"'
             assert re.fullmatch(pattern, challenge), challenge
     # But for what Envoy says of the connection.
-    unlike = {"connection"}
-    names = {frozenset(name.lower() for name, _ in answer.headers) - unlike for _, answer in answers if answer.status == 401}
+    unauthenticated = [answer for _, answer in answers if answer.status == 401]
+    names = {frozenset(name.lower() for name, _ in answer.headers) - {"connection"} for answer in unauthenticated}
     assert len(names) == 1, names
-    said = f"{len(answers)} refusals under {len(by_code)} codes: one shape, one wording per code, 0 of {len(secrets)} secrets"
+    said = f"{len(answers)} under {len(by_code)} codes: one shape, one wording per code, 0 of {len(secrets)} secrets"
     figure("R29", "what refusals say", said, True)
 
     def grown():
