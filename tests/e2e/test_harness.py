@@ -1,7 +1,17 @@
 """What every other test relies on: the searches at a gateway's end find what they look for."""
 
+import pytest
+
 from .harness import Gateway
 from .harness.gateway import SIGNS_OF_DEATH, connection_manager
+
+
+@pytest.fixture(autouse=True)
+def apart():
+    """What these tests put there to be found is not among what the others left."""
+    before = len(Gateway.ended)
+    yield
+    del Gateway.ended[before:]
 
 
 def test_r28_a_token_in_a_log_is_found(stand_ins, directory):
