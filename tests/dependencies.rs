@@ -202,3 +202,29 @@ fn every_advisory_that_is_ignored_is_explained() {
     let (_, ignored) = deny.split_once("[advisories]").unwrap();
     assert_eq!(ids(explained), ids(ignored));
 }
+
+/// Every crate comes from crates.io, at a version and with a checksum.
+#[test]
+fn every_crate_comes_from_crates_io() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let locks = [
+        "Cargo.lock",
+        "tests/rate-limit-service/Cargo.lock",
+        "fuzz/Cargo.lock",
+    ];
+    let mut crates = 0;
+    for lock in locks.iter().filter(|lock| folder.join(lock).exists()) {
+        let text = read(lock);
+        for package in text.split("[[package]]").skip(1) {
+            let Some((_, source)) = package.split_once("source = \"") else {
+                continue; // Of this repository.
+            };
+            let source = source.split('"').next();
+            let registry = "registry+https://github.com/rust-lang/crates.io-index";
+            assert_eq!(source, Some(registry), "{lock}: {package}");
+            assert!(package.contains("checksum = \""), "{lock}: {package}");
+            crates += 1;
+        }
+    }
+    assert!(crates > 300, "{crates}");
+}

@@ -51,7 +51,8 @@ def denied():
     forms = set()
     yield forms
     every = len(HEADERS) + len(QUERIES)
-    figure("R21", "forms of an API key, alone and beside a good token", f"{len(forms)} of {every} denied", len(forms) == every)
+    said = f"{len(forms)} of {every} denied, alone and beside a good token"
+    figure("R21", "forms of an API key", said, len(forms) == every)
 
 
 @pytest.fixture(params=["alone", "beside a good token"])

@@ -221,7 +221,7 @@ def test_r23_a_module_that_is_broken(start_gateway, stand_ins, directory):
         with pytest.raises(GatewayRefused):
             start_gateway(stand_ins, edit=broken)
             pytest.fail(f"Envoy runs with {case}")
-    figure("R23", "module files that are missing or broken", f"{len(cases)} of {len(cases)}: Envoy does not start", True)
+    figure("R23", "module files that are missing or broken", f"{len(cases)} of {len(cases)}: no start", True)
 
 
 def test_i5_ten_thousand_applications(start_gateway, stand_ins):

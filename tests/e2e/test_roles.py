@@ -88,6 +88,9 @@ def keep(_):
     """The listener as it is shipped."""
 
 
+LISTENERS = {keep: "the listener as shipped", leave_alone: "a listener that changes nothing"}
+
+
 def sending_to(backend: Backend, edit):
     """Another edit, and this backend in place of the stand-in."""
 
@@ -130,7 +133,7 @@ def test_nothing_slips_past_a_role(start_gateway, stand_ins, edit):
         # Mostly it is the module that refuses; Envoy refuses what is no HTTP, or no path, to it.
         assert by["module"] >= 200, by
         said = f"{len(tried)} forms, {by['module']} refused by the module and {by['Envoy']} by Envoy, 0 arrived"
-        figure("R22", f"requests for what a role lacks, a listener that is to {edit.__name__.replace('_', ' ')}", said, True)
+        figure("R22", f"requests for what a role lacks, {LISTENERS[edit]}", said, True)
 
 
 @pytest.mark.parametrize("edit", [keep, leave_alone])
@@ -142,7 +145,7 @@ def test_r22_the_log_tells_the_path_that_the_backend_gets(start_gateway, stand_i
         for form in forms:
             lines = [b"GET " + form + b" HTTP/1.1", b"host: gate", b"connection: close"]
             raw(gateway.address, b"\r\n".join([*lines, f"authorization: Bearer {token}".encode(), b"", b""]))
-        arrived = [(received.line.split(" ")[1], received.header("x-request-id")) for received in backend.received]
+        arrived = [(got.line.split(" ")[1], got.header("x-request-id")) for got in backend.received]
         assert len(arrived) > len(forms) / 4
         wait_until(lambda: len(gateway.request_log()) >= len(arrived), 5, "the lines of all requests")
         told = {line["request_id"]: line["path"] for line in gateway.request_log()}
@@ -151,7 +154,7 @@ def test_r22_the_log_tells_the_path_that_the_backend_gets(start_gateway, stand_i
             raw_path = path.partition("?")[0].encode("latin-1")
             assert told[request_id] == raw_path.decode(errors="replace"), path
     said = f"{len(arrived)} of {len(forms)} reached the backend, all under the path that was logged"
-    figure("R22", f"odd paths of a caller without roles, a listener that is to {edit.__name__.replace('_', ' ')}", said, True)
+    figure("R22", f"odd paths of a caller without roles, {LISTENERS[edit]}", said, True)
 
 
 def operations() -> list[tuple[str, str, str, str]]:

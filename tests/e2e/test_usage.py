@@ -119,8 +119,8 @@ def test_recorded_answers_arrive_unchanged_and_say_their_usage(start_gateway, st
                 assert result.body == entry["body"].encode(), entry["id"]
                 assert line["stream"] is (entry["kind"] == "sse"), entry["id"]
                 assert tokens(line) == expected_tokens(entry["usage"]), entry["id"]
-    said = f"{len(entries)} of {len(entries)} through Envoy, cut into {sent['pieces']} pieces in all: usage right, no byte changed"
-    figure("R19", "recorded answers", said, True)
+    said = f"{len(entries)} of {len(entries)}, in {sent['pieces']} pieces: usage right, no byte changed"
+    figure("R19", "recorded answers through Envoy", said, True)
 
 
 # The stand-in, told everywhere

@@ -40,8 +40,8 @@ def module_is_clean() -> bool:
 def workspaces_are_clean(*checks: str) -> bool:
     """Everything that is ever built, with every feature."""
     allowed = ["-A", "license-not-encountered", "-A", "advisory-not-detected"]
-    results = [deny("--workspace", "--all-features", "check", *allowed, *checks, folder=path) for path in WORKSPACES]
-    return all(results)
+    arguments = ["--workspace", "--all-features", "check", *allowed, *checks]
+    return all([deny(*arguments, folder=path) for path in WORKSPACES])
 
 
 def crates() -> int:
@@ -76,7 +76,8 @@ def check_advisories() -> bool:
 
 def main() -> int:
     module, everything = module_is_clean(), workspaces_are_clean("licenses", "sources")
-    said = f"{crates()} crates in {len(WORKSPACES)} lock files, bans on the module {'hold' if module else 'do NOT hold'}"
+    held = "hold" if module else "do NOT hold"
+    said = f"{crates()} crates in {len(WORKSPACES)} lock files, bans on the module {held}"
     figure("R27", "licences, sources and bans", said, module and everything)
     names = unwanted_names()
     if names:

@@ -334,7 +334,7 @@ class Gateway:
         """Ends Envoy and returns what went wrong in its life."""
         problems = []
         if (status := self._child.poll()) is not None:
-            problems.append(f"Envoy ended by itself with {status}: {self.log}")
+            problems.append(f"Envoy ended by itself with {status}: {self.log} (R3)")
         else:
             problems += self.problems()
         self.kill()
