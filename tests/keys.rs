@@ -727,7 +727,7 @@ fn sets_are_bounded_and_a_kid_is_one_key() {
     let twin = common::with(OTHER.jwk(), &json!({ "kid": SIGNER.kid }));
     let set = parse(&[SIGNER.jwk(), p256(), SIGNER.jwk()]).unwrap();
     assert_eq!((set.len(), set.skipped()), (2, &[][..]));
-    let set = parse(&[SIGNER.jwk(), p256(), twin.clone(), SIGNER.jwk()]).unwrap();
+    let set = parse(&[SIGNER.jwk(), p256(), twin, SIGNER.jwk()]).unwrap();
     assert!(set.find(&SIGNER.kid).is_none() && set.find("ec").is_some());
     assert_eq!((set.len(), set.skipped().len()), (1, 2));
     assert!(
