@@ -242,6 +242,10 @@ mod tests {
         // What one role withholds, another may grant.
         let both = of(&[&all], &[&write]).union(of(&[&write], &[]));
         assert!(both.grant(Action::FilesWrite));
+        // What both grant, the two of them grant.
+        let twice = of(&[&all], &[]).union(of(&[&write], &[]));
+        assert_eq!(twice, of(&[&all, &write], &[]));
+        assert!(twice.grant(Action::FilesWrite));
         // Short names are no names.
         assert!(!names_an_action("files/write"));
         assert!(names_an_action("*/files/write"));

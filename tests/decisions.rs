@@ -1119,3 +1119,19 @@ fn a_refused_caller_is_known_once_the_signature_is_good() {
         }
     }
 }
+
+#[test]
+fn what_only_the_log_shows_is_kept_as_far_as_it_is_short() {
+    let mut bench = Bench::new(&policy(&json!({})));
+    for (length, kept) in [(1, true), (128, true), (129, false)] {
+        let id = "x".repeat(length);
+        let claims = with(v1_claims(), &json!({ "uti": id, "idtyp": id }));
+        let header = format!("Bearer {}", SIGNER.token(&claims));
+        let Verdict::Allow(allow) = bench.decide(&[("authorization", &header)]) else {
+            panic!("{length}");
+        };
+        let claims = allow.claims.unwrap();
+        let expected = kept.then_some(id);
+        assert_eq!((&claims.uti, &claims.idtyp), (&expected, &expected));
+    }
+}

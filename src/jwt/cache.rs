@@ -199,6 +199,7 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::guid::Guid;
+    use crate::json::{Object, Value};
 
     fn claims(padding: usize) -> Rc<Claims> {
         Rc::new(Claims {
@@ -276,6 +277,26 @@ mod tests {
             let found = cache.find(&token(number)).map(|cached| cached.issuer);
             assert_eq!(found, (number % 3 != 0).then_some(number));
         }
+    }
+
+    #[test]
+    fn claims_weigh_what_they_hold() {
+        let plain = claims(0);
+        let text = |length: usize| Value::String("x".repeat(length).into());
+        let object = Object::from_members(vec![("key".into(), Value::Null)]).unwrap();
+        let values = vec![text(100), Value::Object(object), Value::Bool(true)];
+        let heavy = Claims {
+            aud: vec!["a".repeat(10), "b".repeat(20)],
+            uti: Some("u".repeat(7)),
+            idtyp: Some("app".to_owned()),
+            named: vec![("groups".to_owned(), Value::Array(values))],
+            ..Claims::clone(&plain)
+        };
+        let named = "groups".len() + 100 + "key".len() + 5 * size_of::<Value<'_>>();
+        let expected = plain.weight() + 10 + 20 + 7 + 3 + named;
+        assert_eq!(heavy.weight(), expected);
+        assert_eq!(claims(1_000).weight(), plain.weight() + 1_000);
+        assert_eq!(plain.weight(), size_of::<Claims>());
     }
 
     #[test]

@@ -278,6 +278,18 @@ mod tests {
     }
 
     #[test]
+    fn a_token_has_16_kib_at_most() {
+        let start = token(HEADER, "{}", "");
+        let of = |size: usize| start.clone() + &"A".repeat(size - start.len());
+        for size in [16_384, 16_383, 16_382] {
+            // Of four sizes one is none of base64's.
+            let read = Jws::parse(of(size).as_bytes()).map(|_| ());
+            assert_ne!(read, Err(TokenError::TooLarge), "{size}");
+        }
+        assert_eq!(error(&of(16_385)), TokenError::TooLarge);
+    }
+
+    #[test]
     fn headers_that_change_the_meaning_are_refused() {
         for (header, expected) in [
             (r#"{"alg":"RS256"}"#, TokenError::Kid),
