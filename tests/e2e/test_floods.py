@@ -31,7 +31,7 @@ TOKENS = 100_000 if THOROUGH else 26_000
 BATCH = 1_000
 OWN_COUNTERS = 10_000
 # Two caches of 10,000 tokens, which do not get the same share.
-FULL = 22_000
+FULL = 50_000 if THOROUGH else 22_000
 MOST_GROWTH = 1024  # KiB
 
 pytestmark = pytest.mark.timeout(1800)
