@@ -54,9 +54,10 @@ def lead(config: dict, names: "Names", ports: dict[str, int]) -> None:
 
 
 class Names:
-    """A name server that knows one address for every name: 127.0.0.1."""
+    """A name server that knows one address for every name: 127.0.0.1, but for those in `unknown`."""
 
     def __init__(self):
+        self.unknown: set[str] = set()
         self.asked: set[str] = set()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
@@ -77,11 +78,14 @@ class Names:
         while length := query[at]:
             labels.append(query[at + 1 : at + 1 + length].decode())
             at += 1 + length
-        self.asked.add(".".join(labels))
+        name = ".".join(labels)
+        self.asked.add(name)
         question = query[12 : at + 5]
         is_ipv4 = struct.unpack(">H", query[at + 1 : at + 3]) == (1,)
+        if name in self.unknown:
+            return query[:2] + struct.pack(">HHHHH", 0x8183, 1, 0, 0, 0) + question
         header = query[:2] + struct.pack(">HHHHH", 0x8180, 1, int(is_ipv4), 0, 0)
-        record = struct.pack(">HHHIH", 0xC00C, 1, 1, 60, 4) + bytes([127, 0, 0, 1])
+        record = struct.pack(">HHHIH", 0xC00C, 1, 1, 1, 4) + bytes([127, 0, 0, 1])
         return header + question + (record if is_ipv4 else b"")
 
     def close(self) -> None:

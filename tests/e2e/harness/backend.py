@@ -26,16 +26,17 @@ Script = Callable[[Received], Iterable[bytes | float | None]]
 
 
 class Backend:
-    """Listens on a port of its own; `script` decides on every request.
+    """Listens on a port of its own, or on `port`; `script` decides on every request. An OSError of the script
+    ends the connection.
 
     With `early` the script answers as soon as a request's head is there.
     """
 
-    def __init__(self, script: Script, early: bool = False):
+    def __init__(self, script: Script, early: bool = False, port: int = 0):
         self.script = script
         self.early = early
         self.received: list[Received] = []
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._socket = socket.create_server(("127.0.0.1", port), backlog=512)
         self.address = self._socket.getsockname()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -76,6 +77,8 @@ class Backend:
             connection.close()
 
     def close(self) -> None:
+        # Whoever accepts would hold the port otherwise.
+        self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def __enter__(self):
