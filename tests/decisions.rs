@@ -1135,3 +1135,38 @@ fn what_only_the_log_shows_is_kept_as_far_as_it_is_short() {
         assert_eq!((&claims.uti, &claims.idtyp), (&expected, &expected));
     }
 }
+
+#[test]
+fn other_issuers_need_a_version_only_where_it_names_the_application() {
+    let issuer = |more: Value| {
+        let issuer = json!({
+            "issuers": ["https://i/"], "audiences": [AUDIENCE], "jwks": { "keys": [SIGNER.jwk()] },
+        });
+        json!({ "issuers": [with(issuer, &more)] })
+    };
+    let mut named = Bench::new(&issuer(json!({ "app_claim": "appid" })));
+    let mut by_version = Bench::new(&issuer(json!({})));
+    for (ver, expected) in [
+        (json!("1.0"), None),
+        (json!("2.0"), Some(TokenClaimNotFound)),
+        (json!("3.0"), Some(TokenClaimValueNotAllowed)),
+        (json!(1), Some(JwtInvalid)),
+        (json!(null), Some(TokenClaimNotFound)),
+    ] {
+        let change = json!({ "iss": "https://i/", "ver": ver });
+        let token = SIGNER.token(&with(v1_claims(), &change));
+        assert_eq!(named.code(&token), None, "{ver}");
+        assert_eq!(by_version.code(&token), expected, "{ver}");
+    }
+}
+
+#[test]
+fn audiences_are_a_thousand_at_most() {
+    let mut bench = Bench::new(&policy(&json!({})));
+    for (others, expected) in [(999, None), (1_000, Some(JwtInvalid))] {
+        let mut all = vec!["x"; others];
+        all.push(AUDIENCE);
+        let claims = with(v1_claims(), &json!({ "aud": all }));
+        assert_eq!(bench.code(&SIGNER.token(&claims)), expected);
+    }
+}

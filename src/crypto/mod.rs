@@ -206,6 +206,8 @@ mod tests {
                 (known_answers::MESSAGE, &longer, false),
                 (known_answers::MESSAGE, &Vec::new(), false),
             ] {
+                let by_host = host.verify_by_host(algorithm, &key, message, signature);
+                assert_eq!(by_host, Some(good), "{algorithm:?} {}", signature.len());
                 for crypto in [&host, &rust] {
                     let found = crypto.verify(algorithm, &key, message, signature);
                     assert_eq!(found, good, "{algorithm:?} {}", signature.len());
