@@ -24,9 +24,13 @@ CARGO := source $(RUST); cargo
 CARGO_HOME ?= $(HOME)/.cargo
 WASM_RUSTFLAGS := --remap-path-prefix=$(CURDIR)=/tollgate --remap-path-prefix=$(CARGO_HOME)=/cargo
 
+# The module with a switch that kills it: for one test, never shipped.
+CHAOS := $(TARGET_DIR)/chaos/tollgate.wasm
+
 STAND_INS := $(TARGET_DIR)/debug/stand-ins
 CLI := $(TARGET_DIR)/debug/tollgate
 E2E := STAND_INS=$(STAND_INS) TOLLGATE=$(CLI) OLD_PYTHON=$(abspath $(OLD_PYTHON_ENV))/bin/python PYTHONDONTWRITEBYTECODE=1
+E2E += CHAOS_WASM=$(CHAOS)
 PYTEST_ARGS ?=
 RATE_LIMIT_SERVICE := $(TARGET_DIR)/rate-limit-service
 
@@ -97,8 +101,12 @@ test-module: build ## Tests of the built module in a second proxy-wasm host
 	$(CARGO) test --locked -p tollgate-second-host
 
 .PHONY: test-e2e
-test-e2e: build natives $(PYTHON_ENV)/ready $(OLD_PYTHON_ENV)/ready ## Tests with a real Envoy and real clients
+test-e2e: build chaos natives $(PYTHON_ENV)/ready $(OLD_PYTHON_ENV)/ready ## Tests with a real Envoy and real clients
 	$(PROMETHEUS_FROM_DEBIAN) $(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e $(PYTEST_ARGS)
+
+.PHONY: test-faults
+test-faults: build chaos stand-ins $(PYTHON_ENV)/ready ## What fails around the gate: providers, clients, backends, swaps, VMs, clocks
+	$(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e/test_faults_*.py $(PYTEST_ARGS)
 
 .PHONY: test-dashboard
 test-dashboard: build stand-ins $(PYTHON_ENV)/ready ## The dashboard's queries, put to a Prometheus that scrapes a real Envoy
@@ -131,6 +139,7 @@ lint: $(RUST) ## Formatting, lints for the host and for wasm32
 	$(CARGO) fmt --manifest-path tests/rate-limit-service/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets --features tollgate/cli -- -D warnings
 	$(CARGO) clippy --locked -p tollgate --lib --target $(TARGET) -- -D warnings
+	$(CARGO) clippy --locked -p tollgate --lib --target $(TARGET) --features chaos -- -D warnings
 	@# The SDK's string getters panic on bytes that are not UTF-8.
 	@if grep -rnE '\b(get_http_(request|response|call_response)_(headers?|trailers?)|get_(map|map_value))\(' src; then \
 		echo 'lint: these SDK calls panic on bytes that are not UTF-8' >&2; exit 1; fi
@@ -159,6 +168,14 @@ clean: ## Remove everything that was built or installed here
 .PHONY: natives
 natives: $(RUST)
 	@$(CARGO) build --locked --workspace --exclude tollgate-second-host --bins --features tollgate/cli
+
+# After `build`, which leaves its own module where this one is made.
+.PHONY: chaos
+chaos: build
+	@$(CARGO) build --release --locked --lib --target $(TARGET) --features chaos --config 'target.$(TARGET).rustflags="$(WASM_RUSTFLAGS)"'
+	@mkdir -p $(dir $(CHAOS))
+	@cp $(TARGET_DIR)/$(TARGET)/release/tollgate.wasm $(CHAOS).new
+	@mv $(CHAOS).new $(CHAOS)
 
 .PHONY: stand-ins
 stand-ins: $(RUST)

@@ -1,6 +1,8 @@
 //! The proxy-wasm side: callbacks in, host calls out, no decisions.
 
 mod abi;
+#[cfg(feature = "chaos")]
+mod chaos;
 mod logger;
 mod metrics;
 mod plugin;

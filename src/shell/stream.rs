@@ -589,6 +589,8 @@ impl Context for StreamContext {
 impl HttpContext for StreamContext {
     fn on_http_request_headers(&mut self, _num_headers: usize, end_of_stream: bool) -> Action {
         let headers = abi::headers(abi::Map::Request);
+        #[cfg(feature = "chaos")]
+        headers.iter().for_each(super::chaos::obey);
         let broken = headers.is_err();
         let plugin = self.plugin.as_ref();
         let stream = Rc::new(Stream::new(
