@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import time
 from pathlib import Path
 
@@ -98,6 +99,7 @@ class Gateway:
         dynamic: bool = False,
         fixed: bool = False,
         workers: int = 2,
+        environment: dict[str, str] | None = None,
     ):
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
@@ -127,7 +129,9 @@ class Gateway:
         # Access log lines soon after the request.
         arguments += ["--file-flush-interval-msec", 100, "--drain-time-s", 1]
         with self.access.open("wb") as access:
-            self._child = processes.start(arguments, self.log, stdout=access)
+            # Its own environment comes on top of ours.
+            options = {"env": {**os.environ, **environment}} if environment else {}
+            self._child = processes.start(arguments, self.log, stdout=access, **options)
         Gateway.running.append(self)
         try:
             self._wait_until_ready(admin_file)
@@ -263,6 +267,10 @@ class Gateway:
         return lines[0]
 
     # The end
+
+    @property
+    def process_id(self) -> int:
+        return self._child.pid
 
     def is_running(self) -> bool:
         return self._child.poll() is None
