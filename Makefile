@@ -30,9 +30,13 @@ CARGO := source $(RUST); cargo
 CARGO_HOME ?= $(HOME)/.cargo
 WASM_RUSTFLAGS := --remap-path-prefix=$(CURDIR)=/tollgate --remap-path-prefix=$(CARGO_HOME)=/cargo
 
+# The module with a switch that kills it: for one test, never shipped.
+CHAOS := $(TARGET_DIR)/chaos/tollgate.wasm
+
 STAND_INS := $(TARGET_DIR)/debug/stand-ins
 CLI := $(TARGET_DIR)/debug/tollgate
 E2E := STAND_INS=$(STAND_INS) TOLLGATE=$(CLI) OLD_PYTHON=$(abspath $(OLD_PYTHON_ENV))/bin/python PYTHONDONTWRITEBYTECODE=1
+E2E += CHAOS_WASM=$(CHAOS)
 PYTEST_ARGS ?=
 RATE_LIMIT_SERVICE := $(TARGET_DIR)/rate-limit-service
 
@@ -166,7 +170,7 @@ reproducible: build ## Build the module in two other folders, from nothing, and 
 	@tests/setup/reproducible.sh $(MODULE) $(BUILD_ENV)
 
 .PHONY: test-e2e
-test-e2e: build natives $(PYTHON_ENV)/ready $(OLD_PYTHON_ENV)/ready ## Tests with a real Envoy and real clients
+test-e2e: build chaos natives $(PYTHON_ENV)/ready $(OLD_PYTHON_ENV)/ready ## Tests with a real Envoy and real clients
 	$(PROMETHEUS_FROM_DEBIAN) $(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e $(PYTEST_ARGS)
 
 .PHONY: soak
@@ -177,7 +181,7 @@ soak: build natives $(PYTHON_ENV)/ready ## Ten minutes of mixed traffic and atta
 VERSIONS ?= 1.36.4 1.37.0 1.38.2 1.39.3 1.40.0
 
 .PHONY: test-envoy-versions
-test-envoy-versions: build natives $(PYTHON_ENV)/ready $(OLD_PYTHON_ENV)/ready ## The same with Envoy 1.36 to 1.40; VERSIONS="1.36.4" chooses
+test-envoy-versions: build chaos natives $(PYTHON_ENV)/ready $(OLD_PYTHON_ENV)/ready ## The same with Envoy 1.36 to 1.40; VERSIONS="1.36.4" chooses
 	@failed=; for version in $(VERSIONS); do \
 		envoy=$$(tests/setup/envoy.sh $(PYTHON_ENV) $(TARGET_DIR)/envoy $$version); \
 		printf '\nEnvoy %s\n' "$$version"; \
@@ -185,6 +189,10 @@ test-envoy-versions: build natives $(PYTHON_ENV)/ready $(OLD_PYTHON_ENV)/ready #
 			$(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e $(PYTEST_ARGS) || failed="$$failed $$version"; \
 	done; \
 	if [ "$$failed" ]; then echo "failed with Envoy:$$failed" >&2; exit 1; fi
+
+.PHONY: test-faults
+test-faults: build chaos stand-ins $(PYTHON_ENV)/ready ## What fails around the gate: providers, clients, backends, swaps, VMs, clocks
+	$(E2E) $(PYTHON_ENV)/bin/python -m pytest -p no:cacheprovider tests/e2e/test_faults_*.py $(PYTEST_ARGS)
 
 .PHONY: test-dashboard
 test-dashboard: build stand-ins $(PYTHON_ENV)/ready ## The dashboard's queries, put to a Prometheus that scrapes a real Envoy
@@ -235,6 +243,7 @@ lint: $(RUST) ## Formatting, lints for the host and for wasm32
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets --features tollgate/cli -- -D warnings
 	$(CARGO) clippy --locked -p tollgate --lib --target $(TARGET) -- -D warnings
+	$(CARGO) clippy --locked -p tollgate --lib --target $(TARGET) --features chaos -- -D warnings
 	@# The SDK's string getters panic on bytes that are not UTF-8.
 	@if grep -rnE '\b(get_http_(request|response|call_response)_(headers?|trailers?)|get_(map|map_value))\(' src; then \
 		echo 'lint: these SDK calls panic on bytes that are not UTF-8' >&2; exit 1; fi
@@ -268,6 +277,14 @@ clean: ## Remove everything that was built or installed here
 .PHONY: natives
 natives: $(RUST)
 	@$(CARGO) build --locked --workspace --exclude tollgate-second-host --bins --features tollgate/cli
+
+# After `build`, which leaves its own module where this one is made.
+.PHONY: chaos
+chaos: build
+	@$(CARGO) build --release --locked --lib --target $(TARGET) --features chaos --config 'target.$(TARGET).rustflags="$(WASM_RUSTFLAGS)"'
+	@mkdir -p $(dir $(CHAOS))
+	@cp $(TARGET_DIR)/$(TARGET)/release/tollgate.wasm $(CHAOS).new
+	@mv $(CHAOS).new $(CHAOS)
 
 .PHONY: stand-ins
 stand-ins: $(RUST)

@@ -1,0 +1,104 @@
+"""Configurations that come and go under load, as a control plane or a file brings them. Rows G7, I7; R24.
+
+`SWAP_SECONDS` makes it longer than the 20 s of the suite.
+"""
+
+import os
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+from .harness import new_app
+from .harness.figures import figure
+from .harness.processes import wait_until
+from .test_limits import with_limits
+
+SECONDS = float(os.environ.get("SWAP_SECONDS", 20))
+EVERY = 2.0
+CALLS = 500
+CLIENTS = 4
+PASSES, LIMITED = (200, None), (429, "RateLimitExceeded")
+# What memory may still grow by after the first swaps: allocators keep what they had.
+ROOM = 24
+
+
+def resident(process_id: int) -> float:
+    """MiB of memory that a process holds."""
+    status = Path(f"/proc/{process_id}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+class Load:
+    """Clients that ask as fast as they are answered, each on new connections."""
+
+    def __init__(self, gateway, limited: str, free: str):
+        self.gateway, self.limited, self.free = gateway, limited, free
+        self.verdicts, self.others, self.errors = Counter(), Counter(), []
+        self._running, self._lock = True, threading.Lock()
+        self._threads = [threading.Thread(target=self._run) for _ in range(CLIENTS)]
+
+    def _run(self) -> None:
+        try:
+            while self._running:
+                limited, other = self.gateway.chat(self.limited).verdict, self.gateway.chat(self.free).verdict
+                with self._lock:
+                    self.verdicts[limited] += 1
+                    self.others[other] += 1
+        except Exception as error:
+            self.errors.append(error)
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._running = False
+        for thread in self._threads:
+            thread.join()
+
+
+def test_g7_i7_r24_swaps_under_load(start_gateway, stand_ins):
+    free_app = new_app()
+
+    def policy(number: int) -> dict:
+        limit = {"calls": CALLS, "per": "24h"}
+        free = {"app_id": free_app, "name": f"free-{number}"}
+        return with_limits(stand_ins, limit) | {"apps": [free], "public_paths": ["/status", f"/generation-{number}"]}
+
+    gateway = start_gateway(stand_ins, policy(0), dynamic=True)
+    limited, free = stand_ins.entra.mint(new_app()), stand_ins.entra.mint(free_app)
+    memory, swaps = [], 0
+    with Load(gateway, limited, free) as load:
+        start = time.monotonic()
+        while time.monotonic() < start + SECONDS:
+            swaps += 1
+            due = start + swaps * EVERY
+            gateway.update(policy(swaps))
+            time.sleep(max(0.0, due - time.monotonic()))
+            memory.append(resident(gateway.pid))
+    assert not load.errors
+    assert gateway.stat("listener_manager.lds.update_rejected") == 0
+    assert gateway.stat("listener_manager.lds.update_success") >= swaps
+    # The last policy is the one that holds, on every worker.
+    wait_until(
+        lambda: 401 not in {gateway.request("GET", f"/generation-{swaps}").status for _ in range(16)},
+        10,
+        "the last policy",
+    )
+    assert set(load.others) == {PASSES}
+    assert set(load.verdicts) <= {PASSES, LIMITED}
+    while (verdict := gateway.chat(limited).verdict) == PASSES:
+        load.verdicts[verdict] += 1
+    assert load.verdicts[PASSES] == CALLS
+    # The first swaps fill what is then reused.
+    settled, last = max(memory[: len(memory) // 2]), memory[-1]
+    assert last - settled < ROOM
+    figure(
+        "R24",
+        f"{swaps} swaps of the configuration, one every {EVERY:.0f} s under load",
+        f"{sum(load.others.values()) + sum(load.verdicts.values())} requests, 0 failed; limit of {CALLS} exact; "
+        f"{settled:.0f} MiB in the first half, {last:.0f} MiB at the end",
+        set(load.others) == {PASSES} and last - settled < ROOM,
+    )
