@@ -47,6 +47,8 @@ class Row:
     first_byte: float | None = None
     status: int = 200
     count: int = 20_000
+    # One alone is answered without waiting for others.
+    connections: int = 8
     costs: list[float] = field(default_factory=list)
     first: list[int] = field(default_factory=list)
 
@@ -85,7 +87,7 @@ ROWS = [
         more=200 * 15,
         count=4_000,
     ),
-    Row("streamed answer, Tollgate without usage", "streamed-unread", "stream", count=2_000),
+    Row("streamed answer, Tollgate without usage", "streamed-unread", "stream", count=2_000, connections=1),
     Row(
         "streamed answer, limits on tokens",
         "streamed-tokens",
@@ -93,6 +95,7 @@ ROWS = [
         "streamed answer, Tollgate without usage",
         first_byte=1.1,
         count=2_000,
+        connections=1,
     ),
 ]
 
@@ -193,8 +196,9 @@ class Load:
         for name, requests in self.requests.items():
             (DIRECTORY / f"{name}.json").write_text(json.dumps(requests))
 
-    def send(self, port: int, kind: str, turn: int, count: int) -> dict:
+    def send(self, port: int, kind: str, turn: int, count: int, connections: int = 8) -> dict:
         command = ["taskset", "-c", str(LOAD_CORE), *self.command(port, kind, turn, count)]
+        command += ["--connections", str(connections)]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
     def command(self, port: int, kind: str, turn: int, count: int) -> list[str]:
@@ -248,7 +252,7 @@ def measure(rows: list[Row], load: Load, ports: dict[str, int], pid: int, rounds
     for turn in range(rounds):
         for row in rows:
             before = cpu(pid)
-            seen = load.send(ports[row.listener], row.requests, turn, row.count)
+            seen = load.send(ports[row.listener], row.requests, turn, row.count, row.connections)
             row.costs.append((cpu(pid) - before) / row.count / 1000)
             row.first.append(seen["first_byte_us"]["p50"])
             wrong = {status: count for status, count in seen["statuses"].items() if status != str(row.status)}
