@@ -22,7 +22,7 @@ THOROUGH = bool(os.environ.get("THOROUGH"))
 GOOD_RATE, FLOOD_RATE = 200, 400
 # So many pairs of rounds at least. A machine that others use gets more, until their medians settle: a flood that
 # does slow good callers slows them in most rounds, however many there are.
-ROUNDS, MOST_ROUNDS, SECONDS = (15, 45, 10) if THOROUGH else (5, 15, 2)
+ROUNDS, MOST_ROUNDS, SECONDS = 15, 45, 10
 MOST_SLOWER = 1.2
 
 KIDS = 10_000
@@ -48,6 +48,7 @@ def start(start_gateway):
     return start
 
 
+@pytest.mark.skipif(not THOROUGH, reason="NOT CHECKED here: `make verify` does; it takes cores that nobody else uses")
 def test_r7_a_flood_of_garbage_does_not_slow_good_callers(start, stand_ins):
     """Pairs of rounds, quiet and flooded; what the machine does meanwhile falls on both."""
     gateway = start(stand_ins)
@@ -77,9 +78,8 @@ def test_r7_a_flood_of_garbage_does_not_slow_good_callers(start, stand_ins):
         ratio = statistics.median(flooded) / statistics.median(quiet)
         if len(flooded) >= ROUNDS and ratio < MOST_SLOWER:
             break
-    # On a machine that others use, no more can be told than how far quiet rounds differ from each other.
     lower, _, upper = statistics.quantiles(quiet, n=4)
-    assert ratio < MOST_SLOWER * upper / lower, (quiet, flooded)
+    assert ratio < MOST_SLOWER, (quiet, flooded)
     told = (
         f"p99 {statistics.median(quiet):.2f} ms quiet, {statistics.median(flooded):.2f} ms flooded: "
         f"{ratio:.2f} times, where the quartiles of quiet rounds are {upper / lower:.2f} times apart; "
