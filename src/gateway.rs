@@ -255,7 +255,7 @@ impl Gateway {
     ) -> Verdict {
         let policy = Rc::clone(&self.policy);
         let now = clock();
-        let clock = &from(now, clock);
+        let clock = &after(now, clock);
         let around = Around { now, clock, store };
         let head = RequestHead::read(headers, &policy);
         let operation = head.operation();
@@ -647,8 +647,8 @@ impl Gateway {
     }
 }
 
-/// A clock that tells a time which was read already, once: a reading is a call of the host.
-fn from(now: Time, clock: &dyn Fn() -> Time) -> impl Fn() -> Time {
+/// A clock of which one reading is there already, and told first: a reading is a call of the host.
+fn after(now: Time, clock: &dyn Fn() -> Time) -> impl Fn() -> Time {
     let read = Cell::new(Some(now));
     move || read.take().unwrap_or_else(clock)
 }

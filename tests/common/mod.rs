@@ -89,6 +89,19 @@ pub(crate) fn figure(goal: &str, what: &str, figure: &str, met: bool) {
     file.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
+/// Each of these says something on one line, and no two say the same.
+pub(crate) fn told_apart(reasons: &[impl ToString]) {
+    let mut texts: Vec<_> = reasons.iter().map(ToString::to_string).collect();
+    assert!(
+        texts
+            .iter()
+            .all(|text| text.len() > 5 && !text.contains('\n'))
+    );
+    texts.sort_unstable();
+    texts.dedup();
+    assert_eq!(texts.len(), reasons.len(), "{texts:#?}");
+}
+
 /// A key that signs, under a kid.
 pub(crate) struct Signer {
     pub(crate) kid: String,
