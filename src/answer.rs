@@ -151,7 +151,7 @@ fn body(code: Code, status: u16, message: &str, format: AnswerFormat) -> String 
 /// `error.type`, in the words of OpenAI's API.
 fn error_type(code: Code) -> &'static str {
     match code.outcome() {
-        Outcome::Allowed | Outcome::Unauthenticated => "invalid_request_error",
+        Outcome::Allowed | Outcome::Undecided | Outcome::Unauthenticated => "invalid_request_error",
         Outcome::ApiKey | Outcome::Forbidden => "permission_error",
         Outcome::Limited if code == Code::TokenLimitExceeded => "tokens",
         Outcome::Limited => "requests",

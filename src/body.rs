@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use crate::api_version::ApiVersion;
 use crate::json::{self, Object, Value};
 use crate::operations::{Action, ModelPlace, Operation};
 use crate::request::HeaderMap;
@@ -21,8 +22,8 @@ pub const UNBOUNDED_ANSWER: u64 = 4_096;
 const MAX_HELD: usize = 1_024;
 
 /// The first API versions with `stream_options` (Azure OpenAI, "API version lifecycle").
-const FIRST_PREVIEW: &[u8] = b"2024-09-01-preview";
-const FIRST_STABLE: &[u8] = b"2024-10-21";
+const FIRST_PREVIEW: &str = "2024-09-01-preview";
+const FIRST_STABLE: &str = "2024-10-21";
 
 const USAGE_OPTION: &str = "include_usage";
 const USAGE_MEMBER: &[u8] = br#","stream_options":{"include_usage":true}"#;
@@ -243,26 +244,16 @@ pub fn prompt_tokens(bytes: u64) -> u64 {
 /// Whether `stream_options` may be added to a request: older API versions refuse it, and the
 /// responses API has none.
 #[must_use]
-pub fn takes_stream_options(operation: &Operation<'_>, api_version: Option<&[u8]>) -> bool {
+pub fn takes_stream_options(
+    operation: &Operation<'_>,
+    api_version: Option<ApiVersion<'_>>,
+) -> bool {
     let streams = matches!(
         operation.action,
         Action::ChatCompletions | Action::Completions
     );
-    let recent = || {
-        let Some((date, rest)) = api_version.and_then(|version| version.split_at_checked(10))
-        else {
-            return false;
-        };
-        let is_date = date.iter().enumerate().all(|(at, byte)| match at {
-            4 | 7 => *byte == b'-',
-            _ => byte.is_ascii_digit(),
-        });
-        match rest {
-            b"" => is_date && date >= FIRST_STABLE,
-            b"-preview" => is_date && api_version >= Some(FIRST_PREVIEW),
-            _ => false,
-        }
-    };
+    let recent =
+        || api_version.is_some_and(|version| version.is_since(FIRST_STABLE, FIRST_PREVIEW));
     // Only under /openai/v1 do these two have their model in the body.
     streams && (operation.model == ModelPlace::Body || recent())
 }

@@ -29,7 +29,7 @@ use crate::policy::{
 use crate::refusal::Refusal;
 use crate::request::{HeaderMap, RequestHead};
 use crate::store::SharedStore;
-use crate::telling::Asked;
+use crate::telling::{Asked, Told};
 use crate::time::Time;
 use crate::usage::BodyError;
 
@@ -182,8 +182,8 @@ enum Stop {
 impl Pending {
     /// Who asks, and for what as far as it is known.
     #[must_use]
-    pub fn subject(&self) -> (&Claims, &Asked) {
-        (self.caller.claims(), &self.asked)
+    pub fn told(&self) -> Told {
+        Told::undecided(Some(Rc::clone(self.caller.claims())), self.asked.clone())
     }
 
     fn new(caller: Caller, asked: Asked, operation: &Result<Operation<'_>, Unread>) -> Self {
@@ -648,7 +648,7 @@ impl Gateway {
 }
 
 /// A clock of which one reading is there already, and told first: a reading is a call of the host.
-fn after(now: Time, clock: &dyn Fn() -> Time) -> impl Fn() -> Time {
+pub(crate) fn after(now: Time, clock: &dyn Fn() -> Time) -> impl Fn() -> Time {
     let read = Cell::new(Some(now));
     move || read.take().unwrap_or_else(clock)
 }

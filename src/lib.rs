@@ -25,7 +25,7 @@
 //! | [`answer`] | codes as HTTP |
 //! | [`telling`] | request log, filter state, metric names |
 //! | [`store`] | shared data |
-//! | [`json`], [`protobuf`], [`guid`], [`url`], [`time`] | small types that all of them use |
+//! | [`json`], [`protobuf`], [`guid`], [`url`], [`time`], [`api_version`] | small types that all of them use |
 #![cfg_attr(
     test,
     allow(
@@ -37,6 +37,7 @@
 )]
 
 pub mod answer;
+pub mod api_version;
 pub mod body;
 pub mod credential;
 pub mod crypto;

@@ -112,8 +112,10 @@ pub enum Outcome {
     Limited,
     /// A quota is used up.
     Quota,
-    /// The keys cannot be had.
+    /// The keys cannot be had, or the gateway failed.
     Unavailable,
+    /// It ended before a decision: its caller left, or the backend refused it while its body was on the way.
+    Undecided,
 }
 
 impl Refusal {
@@ -295,6 +297,7 @@ impl Outcome {
             Self::Limited => "limited",
             Self::Quota => "quota",
             Self::Unavailable => "unavailable",
+            Self::Undecided => "undecided",
         }
     }
 
@@ -309,16 +312,17 @@ impl Outcome {
             Self::Limited => "would_limited",
             Self::Quota => "would_quota",
             Self::Unavailable => "would_unavailable",
+            Self::Undecided => "undecided",
         }
     }
 }
 
 impl Responses {
-    /// How an outcome is answered; `Allowed` has no answer of the module's.
+    /// How an outcome is answered; `Allowed` and `Undecided` have no answer of the module's.
     #[must_use]
     pub fn of(&self, outcome: Outcome) -> Option<&Response> {
         match outcome {
-            Outcome::Allowed => None,
+            Outcome::Allowed | Outcome::Undecided => None,
             Outcome::Unauthenticated => Some(&self.unauthenticated),
             Outcome::ApiKey => Some(&self.api_key),
             Outcome::Forbidden => Some(&self.forbidden),

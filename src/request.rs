@@ -1,5 +1,8 @@
 //! The head of a request, as the gateway gives it and as decisions see it.
 
+use std::borrow::Cow;
+
+use crate::api_version::ApiVersion;
 use crate::operations::{Operation, Unread};
 use crate::policy::{Pattern, Policy};
 
@@ -12,6 +15,12 @@ const OVERRIDES: [&str; 5] = [
     "x-original-url",
     "x-rewrite-url",
 ];
+
+/// What the log shows for a secret in a path.
+const HIDDEN: &[u8] = b"...";
+
+/// How every token begins: `{"` in base64url (RFC 7519 section 3).
+const TOKEN_START: &[u8] = b"eyJ";
 
 /// The subprotocol by which browsers hand OpenAI keys to WebSocket endpoints.
 const KEY_SUBPROTOCOL: &[u8] = b"openai-insecure-api-key.";
@@ -195,16 +204,37 @@ impl<'a> RequestHead<'a> {
         Operation::read(self.method, self.path, self.query)
     }
 
-    /// The value of `api-version`, for the log: only what looks like one, because a query may
-    /// hold a key.
+    /// `api-version`, where it is one.
     #[must_use]
-    pub fn api_version(&self) -> Option<&'a [u8]> {
-        const MAX: usize = 32;
-        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-.".contains(byte);
+    pub fn api_version(&self) -> Option<ApiVersion<'a>> {
         self.query?
             .split(|byte| matches!(byte, b'&' | b';'))
             .find_map(|pair| pair.strip_prefix(b"api-version="))
-            .filter(|value| value.len() <= MAX && value.iter().all(plain))
+            .and_then(ApiVersion::read)
+    }
+
+    /// The path, for the log: what looks like a token or a key in it is left out.
+    #[must_use]
+    pub fn path_to_tell(&self, names: &[String]) -> Cow<'a, [u8]> {
+        let parts = || {
+            self.path
+                .split_inclusive(|byte| matches!(byte, b'/' | b';'))
+        };
+        if !parts().any(|part| secret_at(part, names).is_some()) {
+            return Cow::Borrowed(self.path);
+        }
+        let mut told = Vec::new();
+        for part in parts() {
+            match secret_at(part, names).and_then(|at| part.split_at_checked(at)) {
+                None => told.extend_from_slice(part),
+                Some((before, secret)) => {
+                    told.extend_from_slice(before);
+                    told.extend_from_slice(HIDDEN);
+                    told.extend(secret.last().filter(|end| matches!(end, b'/' | b';')));
+                }
+            }
+        }
+        Cow::Owned(told)
     }
 
     /// `:path` without the query parameters that hold API keys.
@@ -301,47 +331,90 @@ fn list_holds_key(value: &[u8]) -> bool {
         .any(|protocol| is_key_protocol(protocol.trim_ascii()))
 }
 
+/// Whether a protocol is an API key, or holds one behind a separator that the list has not (RFC 6455
+/// section 4.1: commas only), but a reader may take for one.
 fn is_key_protocol(protocol: &[u8]) -> bool {
     protocol
-        .split_at_checked(KEY_SUBPROTOCOL.len())
-        .is_some_and(|(start, _)| start.eq_ignore_ascii_case(KEY_SUBPROTOCOL))
+        .split(|byte| matches!(byte, b';' | b' ' | b'\t' | b'"'))
+        .filter_map(|part| part.split_at_checked(KEY_SUBPROTOCOL.len()))
+        .any(|(start, _)| start.eq_ignore_ascii_case(KEY_SUBPROTOCOL))
 }
 
 /// Whether a query has a parameter of one of these names, however the name is encoded. `;`
 /// separates too: some readers split there.
 fn query_holds(query: &[u8], names: &[String]) -> bool {
-    query.split(|byte| matches!(byte, b'&' | b';')).any(|pair| {
-        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
-        names.iter().any(|known| decodes_to(name, known))
-    })
+    query
+        .split(|byte| matches!(byte, b'&' | b';'))
+        .any(|pair| is_named(pair, names))
 }
 
-/// Whether a percent-encoded name reads as `wanted` (lower case).
-pub(crate) fn decodes_to(encoded: &[u8], wanted: &str) -> bool {
-    let mut rest = encoded;
-    let mut wanted = wanted.bytes();
-    loop {
-        let byte = match rest {
-            [] => return wanted.next().is_none(),
-            [b'%', high, low, after @ ..] => {
-                rest = after;
-                match (
-                    char::from(*high).to_digit(16),
-                    char::from(*low).to_digit(16),
-                ) {
-                    (Some(high), Some(low)) => u8::try_from(high << 4 | low).unwrap_or(0),
-                    _ => return false,
-                }
-            }
-            [byte, after @ ..] => {
-                rest = after;
-                *byte
-            }
-        };
-        if wanted.next() != Some(byte.to_ascii_lowercase()) {
-            return false;
+/// Whether `name=value` has one of these names.
+fn is_named(pair: &[u8], names: &[String]) -> bool {
+    let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+    names.iter().any(|known| reads_as(name, known))
+}
+
+/// Where in a piece of a path, ended by its separator, a secret begins: a token, or the value of a
+/// parameter that holds a key.
+fn secret_at(part: &[u8], names: &[String]) -> Option<usize> {
+    let token = part
+        .windows(TOKEN_START.len())
+        .position(|start| start == TOKEN_START)
+        .filter(|at| {
+            let rest = part.get(*at..).unwrap_or_default();
+            rest.iter().any(|byte| matches!(byte, b'.' | b'%'))
+        });
+    let key = part
+        .iter()
+        .position(|byte| *byte == b'=')
+        .filter(|_| is_named(part, names))
+        .map(|equals| equals.saturating_add(1));
+    token.into_iter().chain(key).min()
+}
+
+/// Whether some reader takes an encoded parameter name for `wanted` (lower case, with hyphens): names
+/// are cut at a zero byte (C) and at a bracket (arrays in PHP and Rails), spaces and question marks
+/// before them do not count, and case and `_` differ nowhere.
+fn reads_as(encoded: &[u8], wanted: &str) -> bool {
+    let mut name = Decoded(encoded)
+        .map(|byte| match byte {
+            b'_' => b'-',
+            b'+' => b' ',
+            byte => byte.to_ascii_lowercase(),
+        })
+        .skip_while(|byte| matches!(byte, b' ' | b'?' | b'\t' | b'\r' | b'\n'));
+    wanted.bytes().all(|byte| name.next() == Some(byte))
+        && matches!(
+            name.next(),
+            None | Some(b' ' | b'[' | b'\0' | b'\t' | b'\r' | b'\n')
+        )
+}
+
+/// The bytes of percent-encoded text. What is no escape stands for itself.
+struct Decoded<'a>(&'a [u8]);
+
+impl Iterator for Decoded<'_> {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        if let [b'%', high, low, rest @ ..] = self.0
+            && let (Some(high), Some(low)) = (digit(*high), digit(*low))
+        {
+            self.0 = rest;
+            return u8::try_from(high << 4 | low).ok();
         }
+        let (byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*byte)
     }
+}
+
+/// Whether a percent-encoded name is `wanted` (lower case), in any case.
+pub(crate) fn decodes_to(encoded: &[u8], wanted: &str) -> bool {
+    Decoded(encoded)
+        .map(|byte| byte.to_ascii_lowercase())
+        .eq(wanted.bytes())
 }
 
 #[cfg(test)]
@@ -415,6 +488,17 @@ mod tests {
             "%61pi-key=1",
             "a;subscription-key=2",
             "api-version=1&&API%2dKEY=1",
+            "?api-key=1",
+            "%3fapi-key=1",
+            "%20api-key=1",
+            "+api-key+=1",
+            "%09api-key%0a",
+            "api_key=1",
+            "api%5Fkey=1",
+            "api-key%00=1",
+            "api-key%00x=1",
+            "api-key[]=1",
+            "api-key%5B0%5D=1",
         ] {
             assert!(query_holds(query.as_bytes(), &names), "{query}");
         }
@@ -425,6 +509,13 @@ mod tests {
             "api-keys=1",
             "xapi-key=1",
             "api%2key=1",
+            "api-key]=1",
+            "api%00key=1",
+            "a+api-key=1",
+            "[api-key]=1",
+            "api",
+            "%",
+            "%2",
         ] {
             assert!(!query_holds(query.as_bytes(), &names), "{query}");
         }
@@ -447,16 +538,40 @@ mod tests {
         for (query, expected) in [
             ("api-version=2024-10-21", Some("2024-10-21")),
             ("a=1&api-version=preview&b", Some("preview")),
-            ("api-version=1;api-key=secret", Some("1")),
-            ("api-version=sk_secret", None),
-            ("api-version=0123456789abcdef0123456789abcdef0", None),
+            ("api-version=2024-10-21;api-key=secret", Some("2024-10-21")),
+            ("api-version=0123456789abcdef0123456789abcdef", None),
             ("x=1", None),
         ] {
             let head = RequestHead {
                 query: Some(query.as_bytes()),
                 ..RequestHead::default()
             };
-            assert_eq!(head.api_version(), expected.map(str::as_bytes), "{query}");
+            let version = head.api_version().map(ApiVersion::as_bytes);
+            assert_eq!(version, expected.map(str::as_bytes), "{query}");
+        }
+    }
+
+    #[test]
+    fn the_path_is_told_without_secrets() {
+        let names = ["api-key".to_owned()];
+        for (path, expected) in [
+            ("/openai/v1/models", "/openai/v1/models"),
+            ("/openai/a;b=c;d/e", "/openai/a;b=c;d/e"),
+            ("/eyJ/eyJhbGci", "/eyJ/eyJhbGci"),
+            ("/a/eyJhbGci.eyJh.c2ln/b", "/a/.../b"),
+            ("/a/Bearer%20eyJhbGci%2EeyJh%2Ec2ln", "/a/Bearer%20..."),
+            ("/eyJh.x.y;eyJi.x.y/eyJj.x.y", "/...;.../..."),
+            ("/a;api-key=secret/b", "/a;api-key=.../b"),
+            ("/a;API%5Fkey=secret;c", "/a;API%5Fkey=...;c"),
+            ("/a/api-key=eyJh.b.c", "/a/api-key=..."),
+            ("/a;api-key", "/a;api-key"),
+        ] {
+            let head = RequestHead {
+                path: path.as_bytes(),
+                ..RequestHead::default()
+            };
+            let told = head.path_to_tell(&names);
+            assert_eq!(str::from_utf8(&told), Ok(expected), "{path}");
         }
     }
 
@@ -465,6 +580,15 @@ mod tests {
         let values: [&[u8]; 2] = [b"realtime, OpenAI-insecure-api-key.sk-1", b"openai-beta.x"];
         assert!(list_holds_key(values[0]));
         assert!(!list_holds_key(values[1]));
+        for list in [
+            "a;openai-insecure-api-key.sk-1",
+            "a openai-insecure-api-key.sk-1",
+            "\"OPENAI-insecure-api-key.sk-1\"",
+        ] {
+            assert!(list_holds_key(list.as_bytes()), "{list}");
+            assert_eq!(protocols_without_keys(&[list.as_bytes()]), b"", "{list}");
+        }
+        assert!(!list_holds_key(b"x-openai-insecure-api-key.sk-1"));
         assert_eq!(protocols_without_keys(&values), b"realtime, openai-beta.x");
     }
 

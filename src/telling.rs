@@ -59,6 +59,18 @@ impl Asked {
 }
 
 impl Told {
+    /// Of a request that is not decided on, or will never be.
+    #[must_use]
+    pub fn undecided(claims: Option<Rc<Claims>>, asked: Asked) -> Self {
+        Self {
+            outcome: Outcome::Undecided,
+            code: None,
+            only_reported: false,
+            claims,
+            asked,
+        }
+    }
+
     /// The outcome's name.
     #[must_use]
     pub fn outcome_name(&self) -> &'static str {
@@ -227,6 +239,24 @@ pub fn field_name(field: FilterStateField) -> &'static str {
     }
 }
 
+/// Whether a field tells of the caller, and not of what became of the request.
+#[must_use]
+pub fn is_of_caller(field: FilterStateField) -> bool {
+    match field {
+        FilterStateField::AppId
+        | FilterStateField::AppName
+        | FilterStateField::TenantId
+        | FilterStateField::ObjectId
+        | FilterStateField::Action => true,
+        FilterStateField::Outcome
+        | FilterStateField::Code
+        | FilterStateField::Deployment
+        | FilterStateField::PromptTokens
+        | FilterStateField::CompletionTokens
+        | FilterStateField::TotalTokens => false,
+    }
+}
+
 /// A metric with labels, in the form that the shipped `stats_tags` take apart again.
 #[must_use]
 pub fn metric(name: &str, labels: &[(&str, &str)]) -> String {
@@ -251,10 +281,8 @@ pub struct RequestLine<'a> {
     pub time: Time,
     /// When it ended.
     pub end: Time,
-    /// What became of it; `None` when it left before a decision.
-    pub told: Option<&'a Told>,
-    /// Who asked for what, where it left before its body was all there.
-    pub undecided: Option<(&'a Claims, &'a Asked)>,
+    /// What became of it.
+    pub told: &'a Told,
     /// The policy that decided.
     pub policy: &'a Policy,
     /// `:method`
@@ -280,26 +308,18 @@ impl RequestLine<'_> {
     /// nothing to tell. Everything from outside is cut and escaped.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let undecided = self.undecided;
-        let claims = match self.told {
-            Some(told) => told.claims.as_deref(),
-            None => undecided.map(|(claims, _)| claims),
-        };
+        let told = self.told;
+        let claims = told.claims.as_deref();
         let app = claims.map(|claims| self.policy.apps.find(claims.app_id));
         let name = app.zip(claims).map(|(app, claims)| app_name(app, claims));
         let duration = self.end.nanos().saturating_sub(self.time.nanos());
-        let asked = match self.told {
-            Some(told) => Some(&told.asked),
-            None => undecided.map(|(_, asked)| asked),
-        };
-        let action = asked.and_then(|asked| asked.action);
-        let code = self.told.and_then(|told| told.code);
+        let action = told.asked.action;
         let usage = self.usage.unwrap_or_default();
 
         let mut line = Line::new();
         line.text("time", Some(&self.time.rfc3339()));
-        line.text("outcome", self.told.map(Told::outcome_name));
-        line.text("code", code.map(Code::name));
+        line.text("outcome", Some(told.outcome_name()));
+        line.text("code", told.code.map(Code::name));
         line.id("app_id", claims.map(|claims| claims.app_id));
         line.text("app_name", name.as_deref());
         line.id("tenant_id", claims.and_then(|claims| claims.tid));
@@ -307,10 +327,7 @@ impl RequestLine<'_> {
         line.text("token_id", claims.and_then(|claims| claims.uti.as_deref()));
         line.text("idtyp", claims.and_then(|claims| claims.idtyp.as_deref()));
         line.text("action", action.map(|action| action.to_string()).as_deref());
-        line.text(
-            "deployment",
-            asked.and_then(|asked| asked.deployment.as_deref()),
-        );
+        line.text("deployment", told.asked.deployment.as_deref());
         line.foreign("api_version", self.api_version);
         line.foreign("method", Some(self.method));
         line.foreign("path", Some(self.path));

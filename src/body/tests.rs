@@ -204,10 +204,7 @@ fn bounds_add_up_prompt_and_answers() {
 fn usage_is_asked_for_where_the_api_knows_it() {
     let takes = |path: &str, version: &str| {
         let operation = Operation::read(b"POST", path.as_bytes(), None).unwrap();
-        takes_stream_options(
-            &operation,
-            (!version.is_empty()).then_some(version.as_bytes()),
-        )
+        takes_stream_options(&operation, ApiVersion::read(version.as_bytes()))
     };
     let chat = "/openai/deployments/gpt-4o/chat/completions";
     for version in [

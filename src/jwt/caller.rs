@@ -51,7 +51,7 @@ impl Caller {
 
     /// The verified claims.
     #[must_use]
-    pub fn claims(&self) -> &Claims {
+    pub fn claims(&self) -> &Rc<Claims> {
         &self.claims
     }
 

@@ -79,9 +79,14 @@ impl Plugin {
     }
 
     /// Decides on a stream's request.
-    pub(super) fn decide(&self, stream: &Stream, patience: Patience) -> Option<Verdict> {
+    pub(super) fn decide(
+        &self,
+        stream: &Stream,
+        clock: &dyn Fn() -> Time,
+        patience: Patience,
+    ) -> Option<Verdict> {
         let mut gateway = self.gateway.try_borrow_mut().ok()?;
-        Some(gateway.decide(stream.headers(), &abi::now, &*self.store, patience))
+        Some(gateway.decide(stream.headers(), clock, &*self.store, patience))
     }
 
     /// Decides on a request whose body was read.

@@ -9,14 +9,16 @@ use proxy_wasm::types::Action;
 use super::abi;
 use super::plugin::Plugin;
 use crate::answer::Answer;
+use crate::api_version::ApiVersion;
 use crate::body::RequestBody;
 use crate::forward::HeaderChanges;
-use crate::gateway::{Allow, Patience, Pending, Read, Refuse, Verdict};
+use crate::gateway::{Allow, Patience, Pending, Read, Refuse, Verdict, after};
 use crate::limits::Admission;
 use crate::metering::{Meter, Used};
+use crate::policy::FilterStateField;
 use crate::refusal::{Code, Outcome};
 use crate::request::{HeaderMap, RequestHead};
-use crate::telling::{Asked, RequestLine, Told, field_name};
+use crate::telling::{Asked, RequestLine, Told, field_name, is_of_caller};
 use crate::time::Time;
 use crate::usage::{BodyReader, Passed};
 
@@ -26,7 +28,7 @@ const DETAILS_PREFIX: &str = "tollgate_";
 /// A request, shared by its context and, while it waits, by the plugin.
 pub(super) struct Stream {
     id: u32,
-    /// When it came; told in the log alone.
+    /// When it came.
     began: Time,
     headers: HeaderMap,
     /// The head is all of the request.
@@ -36,6 +38,8 @@ pub(super) struct Stream {
     pending: RefCell<Option<Pending>>,
     body: RefCell<Option<Box<RequestBody>>>,
     meter: RefCell<Option<Meter>>,
+    /// The filter state names the caller, though nothing is decided.
+    caller_is_told: Cell<bool>,
     told: OnceCell<Told>,
     admission: RefCell<Option<Admission>>,
     status: Cell<Option<u16>>,
@@ -61,20 +65,17 @@ enum Phase {
 }
 
 impl Stream {
-    fn new(id: u32, headers: HeaderMap, has_no_body: bool, is_logged: bool) -> Self {
+    fn new(id: u32, headers: HeaderMap, has_no_body: bool) -> Self {
         Self {
             id,
-            began: if is_logged {
-                abi::now()
-            } else {
-                Time::from_millis(0)
-            },
+            began: abi::now(),
             headers,
             has_no_body,
             phase: Cell::new(Phase::New),
             pending: RefCell::default(),
             body: RefCell::default(),
             meter: RefCell::default(),
+            caller_is_told: Cell::new(false),
             told: OnceCell::new(),
             admission: RefCell::default(),
             status: Cell::new(None),
@@ -96,12 +97,13 @@ impl Stream {
 
     /// Decides for the first time, in the stream's own callback.
     fn decide(self: &Rc<Self>, plugin: &Rc<Plugin>) -> Action {
-        let verdict = match plugin.decide(self, Patience::Wait) {
+        let clock = after(self.began, &abi::now);
+        let verdict = match plugin.decide(self, &clock, Patience::Wait) {
             Some(Verdict::Wait { issuer }) if plugin.wait(Rc::clone(self), issuer) => {
                 self.phase.set(Phase::Waiting);
                 return Action::Pause;
             }
-            Some(Verdict::Wait { .. }) => plugin.decide(self, Patience::Over),
+            Some(Verdict::Wait { .. }) => plugin.decide(self, &clock, Patience::Over),
             decided => decided,
         };
         match verdict {
@@ -131,7 +133,7 @@ impl Stream {
         if !self.is_waiting() || abi::set_effective_context(self.id).is_err() {
             return None;
         }
-        match plugin.decide(self, patience) {
+        match plugin.decide(self, &abi::now, patience) {
             Some(Verdict::Wait { issuer }) => return Some(issuer),
             Some(Verdict::Allow(allow)) => {
                 if self.allow(plugin, allow) {
@@ -180,12 +182,16 @@ impl Stream {
     fn read(&self, plugin: &Plugin, read: Read) -> bool {
         put(&self.body, Some(read.body));
         put(&self.meter, read.meter);
+        let caller = read.pending.told();
         put(&self.pending, Some(read.pending));
         self.phase.set(Phase::Reading);
         if apply(&read.changes).is_err() {
             self.answer_broken();
             return false;
         }
+        // The filters that follow see the head now; a global limit asks them for the application.
+        self.set_fields(plugin, &caller, is_of_caller);
+        self.caller_is_told.set(true);
         !self.has_no_body || self.see_request(plugin, 0, true) == Action::Continue
     }
 
@@ -275,12 +281,20 @@ impl Stream {
 
     /// Sets the filter state, for the gateway's own loggers.
     fn tell(&self, plugin: &Plugin, told: Told) {
-        for field in &plugin.policy.log.filter_state {
+        let caller_is_told = self.caller_is_told.get();
+        self.set_fields(plugin, &told, |field| {
+            !(caller_is_told && is_of_caller(field))
+        });
+        let _ = self.told.set(told);
+    }
+
+    fn set_fields(&self, plugin: &Plugin, told: &Told, which: impl Fn(FilterStateField) -> bool) {
+        let fields = plugin.policy.log.filter_state.iter();
+        for field in fields.filter(|field| which(**field)) {
             if let Some(value) = told.field(*field, &plugin.policy) {
                 plugin.set_state(field_name(*field), value.as_bytes());
             }
         }
-        let _ = self.told.set(told);
     }
 
     /// Sees the head of the answer.
@@ -318,18 +332,32 @@ impl Stream {
     /// The gateway ended the wait before this module did, by a time limit of its own.
     fn see_wait_ended(&self, plugin: &Plugin) {
         self.phase.set(Phase::Gone);
+        let told = Told {
+            outcome: Outcome::Unavailable,
+            code: Some(Code::KeysUnavailable),
+            ..self.undecided(plugin)
+        };
+        self.tell(plugin, told);
+    }
+
+    /// What there is to tell of a request without a decision.
+    fn undecided(&self, plugin: &Plugin) -> Told {
+        if let Some(pending) = take(&self.pending) {
+            return pending.told();
+        }
         let head = RequestHead::read(&self.headers, &plugin.policy);
-        let asked = Asked::of(head.operation().as_ref().ok());
-        self.tell(
-            plugin,
-            Told {
+        Told::undecided(None, Asked::of(head.operation().as_ref().ok()))
+    }
+
+    /// What became of it: what was told, or what is left to tell at its end.
+    fn ended(&self, plugin: &Plugin) -> &Told {
+        self.told.get_or_init(|| match self.phase.get() {
+            Phase::Answered => Told {
                 outcome: Outcome::Unavailable,
-                code: Some(Code::KeysUnavailable),
-                only_reported: false,
-                claims: None,
-                asked,
+                ..self.undecided(plugin)
             },
-        );
+            _ => self.undecided(plugin),
+        })
     }
 
     /// The backend answers a request that is not decided on, because its body is not all there. An error
@@ -448,25 +476,23 @@ impl Stream {
 
     /// Writes the request's line and counts it.
     fn log(&self, plugin: &Plugin) {
-        if let Some(told) = self.told.get() {
-            let counter = told.counter(&plugin.policy);
-            plugin.metrics.count(counter, 1, &plugin.policy);
-        }
+        let told = self.ended(plugin);
+        plugin
+            .metrics
+            .count(told.counter(&plugin.policy), 1, &plugin.policy);
         if !plugin.policy.log.requests || !log::log_enabled!(log::Level::Info) {
             return;
         }
         let head = RequestHead::read(&self.headers, &plugin.policy);
         let client = abi::property("source\0address").ok();
-        let pending = take(&self.pending);
         let line = RequestLine {
             time: self.began,
             end: abi::now(),
-            told: self.told.get(),
-            undecided: pending.as_ref().map(Pending::subject),
+            told,
             policy: &plugin.policy,
             method: head.method,
-            path: head.path,
-            api_version: head.api_version(),
+            path: &head.path_to_tell(&plugin.policy.api_keys.query),
+            api_version: head.api_version().map(ApiVersion::as_bytes),
             status: self.status.get(),
             client: client.as_deref(),
             request_id: head.request_id,
@@ -591,13 +617,8 @@ impl HttpContext for StreamContext {
         #[cfg(feature = "chaos")]
         headers.iter().for_each(super::chaos::obey);
         let broken = headers.is_err();
-        let plugin = self.plugin.as_ref();
-        let stream = Rc::new(Stream::new(
-            self.id,
-            headers.unwrap_or_default(),
-            end_of_stream,
-            plugin.is_some_and(|plugin| plugin.policy.log.requests),
-        ));
+        let headers = headers.unwrap_or_default();
+        let stream = Rc::new(Stream::new(self.id, headers, end_of_stream));
         self.stream = Some(Rc::clone(&stream));
         match &self.plugin {
             Some(plugin) if !broken => stream.decide(plugin),

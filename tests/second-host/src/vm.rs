@@ -338,6 +338,14 @@ impl Vm {
         }
     }
 
+    /// A field of an open stream's filter state, without the prefix `wasm.tollgate.`.
+    #[must_use]
+    pub fn state(&self, stream: Stream, name: &str) -> Option<String> {
+        let name = format!("wasm.tollgate.{name}");
+        let value = self.facts(stream).filter_state.get(&name)?;
+        Some(String::from_utf8_lossy(value).into_owned())
+    }
+
     pub(crate) fn open(&mut self, facts: StreamFacts, end_of_stream: bool) -> Stream {
         let root = self.root;
         let count = proxy_wasm_host::HeaderMap::len(&facts.request_headers);

@@ -128,11 +128,30 @@ fn a_caller_who_leaves_before_the_body_is_there_is_told_undecided() {
     let stream = vm.request().path(V1_CHAT).bearer(&token).open();
     vm.send_body(stream, br#"{"model":"gpt-4o","#, false);
     let told = vm.finish(stream);
-    assert_eq!(told.field("outcome"), &Value::Null);
+    assert_eq!(told.field("outcome"), "undecided");
+    assert_eq!(told.field("code"), &Value::Null);
     assert_eq!(told.field("app_id"), tollgate_second_host::APP_ONE);
     let action = told.field("action").as_str().unwrap_or_default();
     assert!(
         action.ends_with("/deployments/chat/completions/action"),
         "{action}"
     );
+    vm.tick();
+    let name = "tollgate_requests.app.unlisted.outcome.undecided.code.none";
+    assert_eq!(process.metric(name), Some(1), "{:#?}", process.metrics());
+}
+
+#[test]
+fn the_filters_that_follow_know_the_caller_before_the_body_decides() {
+    let process = Process::new();
+    let mut vm = Vm::start(&process, &narrowed());
+    let token = good(&process);
+    let stream = vm.request().path(V1_CHAT).bearer(&token).open();
+    let app_id = vm.state(stream, "app_id");
+    assert_eq!(app_id.as_deref(), Some(tollgate_second_host::APP_ONE));
+    assert!(vm.state(stream, "action").is_some());
+    assert_eq!(vm.state(stream, "outcome"), None);
+    vm.send_body(stream, br#"{"model":"gpt-4o"}"#, true);
+    assert_eq!(vm.state(stream, "outcome").as_deref(), Some("allowed"));
+    assert_eq!(vm.state(stream, "deployment").as_deref(), Some("gpt-4o"));
 }

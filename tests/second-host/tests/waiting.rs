@@ -44,6 +44,20 @@ fn released_when_the_keys_come_each_with_its_own_verdict() {
 }
 
 #[test]
+fn a_caller_who_leaves_while_it_waits_is_told_undecided() {
+    let (process, mut vm, _) = start();
+    let stream = vm.request().bearer(&good(&process)).open();
+    assert_eq!(vm.answer(stream), Answer::Waiting);
+    let told = vm.finish(stream);
+    assert_eq!(told.field("outcome"), "undecided");
+    assert!(told.field("app_id").is_null());
+    assert!(told.field("action").is_string());
+    vm.tick();
+    let name = "tollgate_requests.app.none.outcome.undecided.code.none";
+    assert_eq!(process.metric(name), Some(1), "{:#?}", process.metrics());
+}
+
+#[test]
 fn what_needs_no_key_does_not_wait() {
     let (process, mut vm, _) = start();
     let now = process.clock().seconds();

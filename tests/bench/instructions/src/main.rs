@@ -254,8 +254,7 @@ fn request_line() -> Box<dyn FnMut()> {
         let line = RequestLine {
             time: clock(),
             end: clock(),
-            told: Some(&told),
-            undecided: None,
+            told: &told,
             policy: &policy,
             method: b"POST",
             path: CHAT.as_bytes(),
