@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from .harness import APP_CHAT, Gateway, new_app, shipped_policy
+from .harness.gateway import JSON_TYPE
 from .harness.global_limits import RateLimitService, Redis, add_to
 from .harness.identities import OTHER_TENANT
 from .harness.processes import wait_until
@@ -83,6 +84,17 @@ def test_two_gateways_share_one_limit_exactly(gateways, stand_ins):
         assert gateway.chat(token).verdict == LIMITED
     other = stand_ins.entra.mint(new_app())
     assert gateways[0].chat(other).verdict == PASSED, "each application has counters of its own"
+
+
+def test_calls_whose_body_decides_are_limited_as_well(gateways, stand_ins):
+    """Their heads go on before the decision, and the service is asked then."""
+    token = stand_ins.entra.mint(APP_CHAT)
+    wait_until(lambda: gateways[0].chat(token).verdict == LIMITED, 20, "the limit")
+    path, body = "/openai/v1/chat/completions", json.dumps({"model": "gpt-4o", "messages": []}).encode()
+    answer = gateways[1].request("POST", path, token=token, headers=[JSON_TYPE], body=body)
+    assert answer.verdict == LIMITED
+    other = stand_ins.entra.mint(new_app())
+    assert gateways[1].request("POST", path, token=other, headers=[JSON_TYPE], body=body).status == 200
 
 
 def test_a_refusal_says_when_to_come_back(gateways, stand_ins):
