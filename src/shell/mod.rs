@@ -8,6 +8,7 @@ mod metrics;
 mod plugin;
 mod root;
 mod stream;
+mod waiting;
 
 use proxy_wasm::traits::RootContext;
 

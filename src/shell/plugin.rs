@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::abi::{self, HostStore};
 use super::metrics::Metrics;
 use super::stream::Stream;
+use super::waiting::{Waiting, WaitingRoom};
 use crate::body::RequestBody;
 use crate::crypto::{Crypto, HostVerifier, envoy};
 use crate::gateway::{FetchReport, Gateway, Patience, Pending, Verdict};
@@ -14,7 +15,9 @@ use crate::store::{Expected, MemoryStore, SharedStore};
 use crate::telling::metric;
 use crate::time::Time;
 
-/// Ticks while requests wait or keys are missing, in milliseconds.
+/// Ticks while requests could be settled that had no turn yet, in milliseconds.
+const NEXT_TICK: u32 = 1;
+/// Ticks while requests wait.
 const FAST_TICK: u32 = 10;
 /// Ticks otherwise: how soon other workers' keys are seen.
 const SLOW_TICK: u32 = 100;
@@ -35,26 +38,9 @@ pub(super) struct Plugin {
     pub(super) policy: Rc<Policy>,
     pub(super) store: Rc<dyn SharedStore>,
     pub(super) metrics: Metrics,
-    waiting: RefCell<Vec<Waiting>>,
+    waiting: WaitingRoom,
     tick_period: Cell<u32>,
     lacks_state: Cell<bool>,
-}
-
-/// A request that waits for an issuer's keys.
-struct Waiting {
-    stream: Rc<Stream>,
-    issuer: usize,
-    until: u64,
-    patience: u64,
-}
-
-impl Waiting {
-    /// Whether the request has waited long enough. More time left than there ever was means that
-    /// the clock was set back.
-    fn is_over(&self, now: u64) -> bool {
-        let left = self.until.saturating_sub(now);
-        left == 0 || left > self.patience
-    }
 }
 
 impl Plugin {
@@ -72,7 +58,7 @@ impl Plugin {
             policy,
             store,
             metrics: Metrics::default(),
-            waiting: RefCell::default(),
+            waiting: WaitingRoom::default(),
             tick_period: Cell::new(0),
             lacks_state: Cell::new(false),
         }
@@ -101,13 +87,7 @@ impl Plugin {
             .gateway
             .try_borrow()
             .map_or(0, |gateway| gateway.waiting_share());
-        self.waiting.try_borrow().is_ok_and(|waiting| {
-            waiting
-                .iter()
-                .filter(|entry| entry.issuer == issuer)
-                .count()
-                < share
-        })
+        self.waiting.count(issuer) < share
     }
 
     /// Lets a stream wait, and has the root look after it soon. Called from the stream.
@@ -123,72 +103,45 @@ impl Plugin {
         if abi::set_effective_context(id).is_err() || !is_watched {
             return false;
         }
-        let (Ok(mut gateway), Ok(mut waiting)) =
-            (self.gateway.try_borrow_mut(), self.waiting.try_borrow_mut())
-        else {
+        let Ok(mut gateway) = self.gateway.try_borrow_mut() else {
             return false;
         };
         let patience = gateway.patience(issuer);
-        let until = abi::now().millis().saturating_add(patience);
-        waiting.push(Waiting {
-            stream,
-            issuer,
-            until,
-            patience,
-        });
-        true
+        self.waiting
+            .enter(Waiting::new(stream, issuer, abi::now(), patience))
     }
 
-    /// Takes over the requests that wait under an earlier policy.
+    /// Takes over the requests that wait under an earlier policy, which are all to be decided on anew.
     pub(super) fn inherit(&self, earlier: &Self) {
-        if let (Ok(mut mine), Ok(mut theirs)) = (
-            self.waiting.try_borrow_mut(),
-            earlier.waiting.try_borrow_mut(),
-        ) {
-            mine.append(&mut theirs);
+        self.waiting.inherit(&earlier.waiting);
+        self.waiting.mark_due(|_| true);
+    }
+
+    /// Has the requests that wait for these issuers decided on anew.
+    pub(super) fn reconsider(&self, issuers: &[usize]) {
+        self.waiting.mark_due(|issuer| issuers.contains(&issuer));
+    }
+
+    /// Decides anew on requests that wait: for whom something has changed, or whose time is up. Called from
+    /// the root, once in a call of the host; what is left has its turn with the next tick.
+    pub(super) fn settle_due(self: &Rc<Self>) {
+        let now = abi::now();
+        let due = self.waiting.take_due(now);
+        if due.is_empty() {
+            return;
         }
-    }
-
-    /// Decides anew on every request that waits, because the policy is another one. Called from
-    /// the root.
-    pub(super) fn reconsider_waiting(self: &Rc<Self>) {
-        self.settle_where(|_, _| true);
-    }
-
-    /// Decides anew on the requests that wait for these issuers, and on those whose time is up.
-    /// Called from the root.
-    pub(super) fn settle_waiting(self: &Rc<Self>, changed: &[usize]) {
-        self.settle_where(|entry, now| changed.contains(&entry.issuer) || entry.is_over(now));
-    }
-
-    fn settle_where(self: &Rc<Self>, is_due: impl Fn(&Waiting, u64) -> bool) {
-        let now = abi::now().millis();
-        let due: Vec<Waiting> = match self.waiting.try_borrow_mut() {
-            Ok(mut waiting) => {
-                waiting.retain(|entry| entry.stream.is_waiting());
-                waiting.extract_if(.., |entry| is_due(entry, now)).collect()
-            }
-            Err(_) => return,
-        };
-        let (mut still, mut touched) = (Vec::new(), false);
-        for mut entry in due {
-            let patience = if entry.is_over(now) {
+        for entry in due {
+            let is_over = entry.is_over(now);
+            let patience = if is_over {
                 Patience::Over
             } else {
                 Patience::Wait
             };
-            touched = true;
             if let Some(issuer) = entry.stream.decide_again(self, patience) {
-                entry.issuer = issuer;
-                still.push(entry);
+                self.waiting.enter(entry.again(issuer));
             }
         }
-        if let Ok(mut waiting) = self.waiting.try_borrow_mut() {
-            waiting.append(&mut still);
-        }
-        if touched {
-            let _ = abi::set_effective_context(self.root_id);
-        }
+        let _ = abi::set_effective_context(self.root_id);
     }
 
     /// Gives up the fetches that this VM has begun, because their answers will not come.
@@ -198,30 +151,27 @@ impl Plugin {
         }
     }
 
-    /// Answers every request that waits, because this plugin is about to go.
+    /// Answers requests that wait, because this plugin is about to go.
     pub(super) fn give_up_waiting(self: &Rc<Self>) {
-        let Ok(waiting) = self
-            .waiting
-            .try_borrow_mut()
-            .map(|mut waiting| std::mem::take(&mut *waiting))
-        else {
-            return;
-        };
-        for entry in &waiting {
+        let given_up = self.waiting.take_first();
+        for entry in &given_up {
             entry.stream.decide_again(self, Patience::Over);
         }
-        if !waiting.is_empty() {
+        if !given_up.is_empty() {
             let _ = abi::set_effective_context(self.root_id);
         }
     }
 
     /// Ticks as often as there is something to look after. Called from the root.
     pub(super) fn adapt_tick(&self) {
-        let busy = self
-            .waiting
-            .try_borrow()
-            .is_ok_and(|waiting| !waiting.is_empty());
-        let _ = self.tick_every(if busy { FAST_TICK } else { SLOW_TICK });
+        let period = if self.waiting.has_due() {
+            NEXT_TICK
+        } else if !self.waiting.is_empty() {
+            FAST_TICK
+        } else {
+            SLOW_TICK
+        };
+        let _ = self.tick_every(period);
     }
 
     /// `false` when the host has no ticks.

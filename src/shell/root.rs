@@ -69,7 +69,7 @@ impl Root {
     }
 }
 
-/// Ends a fetch: tells of it, takes its keys over, and decides on who waited.
+/// Ends a fetch: tells of it, and takes its keys over.
 fn finish(plugin: &Rc<Plugin>, report: Option<FetchReport>) {
     let Some(report) = report else {
         return;
@@ -83,7 +83,7 @@ fn see_changes(plugin: &Rc<Plugin>) {
         Ok(mut gateway) => gateway.sync(&*plugin.store, abi::now()),
         Err(_) => return,
     };
-    plugin.settle_waiting(&changed);
+    plugin.reconsider(&changed);
 }
 
 /// The answer to the callout whose callback is running. A call that failed has no headers.
@@ -133,6 +133,7 @@ impl Context for Root {
             Ok(call) => self.dispatch(&plugin, issuer, &call),
             Err(report) => finish(&plugin, report),
         }
+        plugin.settle_due();
         plugin.adapt_tick();
     }
 
@@ -168,7 +169,7 @@ impl RootContext for Root {
             earlier.abandon_fetches();
             earlier.metrics.flush();
             plugin.inherit(&earlier);
-            plugin.reconsider_waiting();
+            plugin.settle_due();
             self.calls.clear();
         }
         plugin.tell_what_is_missing();
@@ -192,6 +193,7 @@ impl RootContext for Root {
         for (issuer, call) in calls {
             self.dispatch(&plugin, issuer, &call);
         }
+        plugin.settle_due();
         plugin.tell_metrics(now);
         plugin.adapt_tick();
     }

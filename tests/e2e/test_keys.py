@@ -2,12 +2,15 @@
 as they are about key sets."""
 
 import http.client
+import selectors
+import socket
 import threading
 import time
 
 import pytest
 
 from .harness import APP_OTHER, AUDIENCE, TENANT, shipped_policy
+from .harness.figures import figure
 from .harness.processes import wait_until
 from .harness.tokens import Signer, claims
 
@@ -103,6 +106,49 @@ def test_f10_r11_first_requests_wait_for_a_slow_provider(start_gateway, own_stan
     assert own_stand_ins.entra.stats()["keys"] == 1
 
 
+def answers_as_they_come(connections: list[socket.socket]) -> list[tuple[float, bytes]]:
+    """The first line of each answer, and when it came."""
+    came = []
+    with selectors.DefaultSelector() as waiting:
+        for connection in connections:
+            waiting.register(connection, selectors.EVENT_READ)
+        while waiting.get_map():
+            ready = waiting.select(timeout=20)
+            assert ready, f"{len(waiting.get_map())} requests were not answered"
+            for key, _ in ready:
+                came.append((time.monotonic(), key.fileobj.recv(4096).partition(b"\r\n")[0]))
+                waiting.unregister(key.fileobj)
+    return came
+
+
+def ask_without_waiting(gateway, tokens: list[str]) -> list[socket.socket]:
+    """Sends a request for each token, each on a connection of its own."""
+    connections = []
+    for token in tokens:
+        head = f"GET /openai/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n"
+        connections.append(socket.create_connection(gateway.address, timeout=30))
+        connections[-1].sendall(head.encode())
+    return connections
+
+
+def test_r11_a_thousand_first_requests_wait_for_one_fetch(start_gateway, own_stand_ins):
+    count = 1_000
+    tokens = [own_stand_ins.entra.mint() for _ in range(count)]
+    # Metadata and keys take so long each; all have come to wait by then.
+    own_stand_ins.entra.behave("all", "delay", delay_ms=1500)
+    gateway = start_gateway(own_stand_ins, with_refresh(own_stand_ins, timeout="5s"))
+    connections = ask_without_waiting(gateway, tokens)
+    assert own_stand_ins.entra.stats()["keys"] == 0, "a request came too late to wait"
+    came = answers_as_they_come(connections)
+    served = sum(line.startswith(b"HTTP/1.1 200 ") for _, line in came)
+    times = [when for when, _ in came]
+    spread, fetches = max(times) - min(times), own_stand_ins.entra.stats()["keys"]
+    told = f"{served} of {count} served after {fetches} fetch, the last {spread * 1000:.0f} ms after the first"
+    figure("R11", f"{count} first requests, each with a token of its own", told, served == count and fetches == 1)
+    assert (served, fetches) == (count, 1)
+    assert spread < 2
+
+
 # Outages
 
 
@@ -143,6 +189,18 @@ def test_f1_a_cluster_that_reaches_nobody(start_gateway, own_stand_ins, how):
     results = ask_together(gateway, [own_stand_ins.entra.mint() for _ in range(8)])
     assert {verdict for verdict, _ in results} == {UNAVAILABLE}
     assert max(seconds for _, seconds in results) < 6
+
+
+def test_r3_r13_a_thousand_requests_give_up_at_once(start_gateway, own_stand_ins):
+    """Envoy nests the answers that one call asks for: too many at once would end the VM for lack of stack."""
+    own_stand_ins.entra.behave("all", "hang")
+    gateway = start_gateway(own_stand_ins, with_refresh(own_stand_ins, timeout="1s"), workers=1)
+    token = own_stand_ins.entra.mint()
+    came = answers_as_they_come(ask_without_waiting(gateway, [token] * 1_000))
+    assert {line for _, line in came} == {b"HTTP/1.1 503 Service Unavailable"}
+    assert max(when for when, _ in came) - min(when for when, _ in came) < 3
+    # The VM lives, and knows what it has counted.
+    wait_until(lambda: sum(gateway.prometheus("tollgate_requests").values()) == 1_000, 5, "all are counted")
 
 
 def test_f2_r12_old_keys_serve_through_an_outage(start_gateway, own_stand_ins):
