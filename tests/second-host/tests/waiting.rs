@@ -159,12 +159,37 @@ fn bounded_at_a_thousand() {
         );
         assert!(answer.headers().number("retry-after") >= 1);
     }
-    live(&process, &mut entra, seconds(1), 4, &mut [&mut vm]);
+    live(&process, &mut entra, seconds(1), 50, &mut [&mut vm]);
     for stream in waiting {
         assert!(vm.answer(stream).is_forwarded());
         vm.respond(stream, 200);
         let _ = vm.finish(stream);
     }
+}
+
+/// Envoy nests the answers and resumptions that one call asks for, and hundreds exhaust the VM's stack.
+#[test]
+fn released_a_few_at_a_time() {
+    let (process, mut vm, mut entra) = start();
+    let token = good(&process);
+    let streams: Vec<Stream> = (0..100)
+        .map(|_| vm.request().bearer(&token).open())
+        .collect();
+    let left = |vm: &Vm| {
+        let waits = |stream: &&Stream| vm.answer(**stream) == Answer::Waiting;
+        streams.iter().filter(waits).count()
+    };
+    live(&process, &mut entra, seconds(1), 2, &mut [&mut vm]);
+    let mut before = left(&vm);
+    assert!((1..100).contains(&before), "{before}");
+    while before > 0 {
+        assert_eq!(vm.tick_period(), Some(Duration::from_millis(1)));
+        vm.tick();
+        let now = left(&vm);
+        assert!((1..=32).contains(&(before - now)), "{before} to {now}");
+        before = now;
+    }
+    assert_eq!(vm.tick_period(), Some(Duration::from_millis(100)));
 }
 
 #[test]
@@ -184,7 +209,7 @@ fn places_are_free_again_when_callers_leave() {
     for stream in &second {
         assert_eq!(vm.answer(*stream), Answer::Waiting);
     }
-    live(&process, &mut entra, seconds(1), 4, &mut [&mut vm]);
+    live(&process, &mut entra, seconds(1), 50, &mut [&mut vm]);
     for stream in second {
         assert!(vm.answer(stream).is_forwarded());
     }
