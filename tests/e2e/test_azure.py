@@ -78,6 +78,13 @@ def test_nothing_else_passes(gateway, azure):
     assert azure.openai.count() == before
 
 
+def test_letter_case_does_not_change_the_route(gateway, azure):
+    """Elsewhere Envoy answers 404 itself. The stand-in has no path in capitals either, but says so itself."""
+    token = azure.entra.mint(APP_CHAT)
+    for path in ("/OpenAI/models", "/OPENAI/v1/models"):
+        assert gateway.request("GET", path, token=token).header("x-stand-in") == "azure-openai", path
+
+
 def test_it_is_told(gateway, azure):
     token = azure.entra.mint(APP_CHAT)
     request_id = dict(gateway.echo(token).json["headers"])["x-request-id"]
