@@ -130,7 +130,7 @@ def allowed(story: Story, stand_ins: StandIns) -> None:
 def api_keys(story: Story, stand_ins: StandIns) -> None:
     story.chapter("API keys")
     key = [("api-key", "0123456789abcdef")]
-    why = "a key says nothing about who calls, so it is refused wherever it is sent"
+    why = "a key says nothing about who calls, so it is refused in a header and in the query"
     denied = (403, "AuthenticationTypeDisabled")
     story.ask("An API key", denied, why, headers=key)
     token = ("TOKEN", stand_ins.entra.mint(APP_CHAT))
