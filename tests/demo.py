@@ -357,6 +357,7 @@ def main() -> int:
             print(f"  {surprise}")
         return 1
     print(f"\nAll {story.steps} steps went as expected.")
+    print("For requests of your own: `make run` starts the same again, and prints curl lines with tokens to paste.")
     return 0
 
 
