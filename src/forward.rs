@@ -163,4 +163,23 @@ mod tests {
             assert_eq!(claim_text(&value).as_deref(), expected, "{claim}");
         }
     }
+
+    #[test]
+    fn claims_arrive_as_the_documentation_says() {
+        let document = include_str!("../docs/configuration.md");
+        for (claim, header) in [
+            ("\"J\u{fc}rgen, 100%\"", "J%C3%BCrgen, 100%25"),
+            (r#"" boss""#, "%20boss"),
+            (r#"["a", "b,c", 7, true]"#, "a,b%2Cc,7,true"),
+        ] {
+            let value = json::parse(claim.as_bytes()).unwrap();
+            assert_eq!(claim_text(&value).as_deref(), Some(header), "{claim}");
+            assert!(document.contains(&format!("`{claim}`")), "{claim}");
+            assert!(document.contains(&format!("`{header}`")), "{header}");
+        }
+        for nothing in ["[null]", r#"["a",{"b":1}]"#] {
+            let value = json::parse(nothing.as_bytes()).unwrap();
+            assert_eq!(claim_text(&value), None, "{nothing}");
+        }
+    }
 }

@@ -130,7 +130,7 @@ def allowed(story: Story, stand_ins: StandIns) -> None:
 def api_keys(story: Story, stand_ins: StandIns) -> None:
     story.chapter("API keys")
     key = [("api-key", "0123456789abcdef")]
-    why = "a key says nothing about who calls, so it is refused wherever it is sent"
+    why = "a key says nothing about who calls, so it is refused in a header and in the query"
     denied = (403, "AuthenticationTypeDisabled")
     story.ask("An API key", denied, why, headers=key)
     token = ("TOKEN", stand_ins.entra.mint(APP_CHAT))
@@ -357,6 +357,7 @@ def main() -> int:
             print(f"  {surprise}")
         return 1
     print(f"\nAll {story.steps} steps went as expected.")
+    print("For requests of your own: `make run` starts the same again, and prints curl lines with tokens to paste.")
     return 0
 
 

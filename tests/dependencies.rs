@@ -114,7 +114,7 @@ fn every_crate_of_the_command_line_and_the_tests_is_documented() {
         .skip(1)
         .step_by(2);
     let mut tests: Names = members
-        .chain(["tests/rate-limit-service"])
+        .chain(["fuzz", "tests/rate-limit-service"])
         .flat_map(|member| names(declared(&format!("{member}/Cargo.toml"))))
         .collect();
     let (_, dev) = manifest.split_once("[dev-dependencies]").unwrap();

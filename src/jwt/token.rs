@@ -350,6 +350,10 @@ mod tests {
             ("jwt", true, true),
             ("at+jwt", true, false),
             ("at+jwt", false, true),
+            ("AT+JWT", false, true),
+            ("application/at+jwt", false, true),
+            ("application/at+jwt", true, false),
+            ("application/jwt", false, false),
             ("JWE", false, false),
             ("", false, false),
         ] {

@@ -254,6 +254,20 @@ fn the_shipped_configuration_is_good() {
 }
 
 #[test]
+fn placeholders_are_told_with_what_fills_them_in() {
+    let command = "envoy/azure.py | tollgate check -";
+    let document = std::fs::read_to_string(in_repository("docs/azure.md")).unwrap();
+    assert!(document.contains(&format!("$ {command}\n")));
+    for (name, errors) in [("envoy/azure.json", 2), ("envoy/azure.yaml", 1)] {
+        let said = tollgate(&["check", &in_repository(name)]).ended(1);
+        assert_eq!(said.matches("error: ").count(), errors, "{said}");
+        assert_eq!(said.matches(command).count(), errors, "{said}");
+    }
+    let said = with_input(&["check", "-"], BAD).ended(1);
+    assert!(!said.contains("placeholder"), "{said}");
+}
+
+#[test]
 fn what_is_unwise_is_a_warning_and_with_strict_an_error() {
     let issuer = |more: Value| {
         let mut issuer =

@@ -305,8 +305,43 @@ fn public_paths_and_report_mode_are_told() {
     assert!(
         explained["notes"]
             .to_string()
-            .contains("does not see api-key")
+            .contains("does not see api-key: the policy has API keys removed")
     );
+}
+
+#[test]
+fn headers_that_do_not_go_on_are_told_with_the_reason() {
+    let more = json!({
+        "api_keys": { "action": "strip" },
+        "forward": { "authorization": false, "headers": { "x-app": "app_name" } },
+        "usage": { "stream_options": "inject" },
+    });
+    let sent = [
+        "accept-encoding: gzip",
+        "content-length: 2",
+        "X_App: other",
+        "x-http-method: GET",
+        "sec-websocket-protocol: openai-insecure-api-key.x",
+    ];
+    let mut arguments = vec![];
+    for header in sent {
+        arguments.extend(["--header", header]);
+    }
+    let token = SIGNER.token(&v1_claims());
+    let (exit, explained) = explain("unseen", &policy(&more), &token, &arguments);
+    assert_eq!(exit, 0, "{explained:#}");
+    let notes = explained["notes"].to_string();
+    for told in [
+        "accept-encoding: the answer is read for its usage, and must not be compressed",
+        "content-length: usage is asked for in streams, so the body may grow",
+        "x_app: only the gateway may set it",
+        "x-http-method: it could replace the path or the method that was looked at",
+        "authorization: the policy keeps the token from the backend",
+        "sec-websocket-protocol: it holds nothing but API keys",
+    ] {
+        let told = format!("the backend does not see {told}");
+        assert!(notes.contains(&told), "{told}: {notes}");
+    }
 }
 
 #[test]

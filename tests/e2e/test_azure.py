@@ -2,9 +2,11 @@
 
 import http.client
 import json
+import os
 import re
 import ssl
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,7 +14,7 @@ import yaml
 from .harness import APP_CHAT, Gateway, StandIns, call, shipped_config
 from .harness.azure import NEEDED, RESOURCE, SCRIPT, Impostor, Names, lead, render, rendered, self_signed
 from .harness.gateway import CHAT_PATH, cluster, connection_manager, fit, listener, plugin
-from .harness.processes import ROOT, envoy_binary, envoy_version, module
+from .harness.processes import ROOT, cli_binary, envoy_binary, envoy_version, module
 from .harness.tokens import unb64
 
 ENTRA, AZURE = "login.microsoftonline.com", f"{RESOURCE}.openai.azure.com"
@@ -76,6 +78,13 @@ def test_nothing_else_passes(gateway, azure):
     assert gateway.request("GET", "/speechtotext/v3.2/models", token=token).status == 404
     assert gateway.request("GET", "/openai%2f..%2f", token=token).status == 400
     assert azure.openai.count() == before
+
+
+def test_letter_case_does_not_change_the_route(gateway, azure):
+    """Elsewhere Envoy answers 404 itself. The stand-in has no path in capitals either, but says so itself."""
+    token = azure.entra.mint(APP_CHAT)
+    for path in ("/OpenAI/models", "/OPENAI/v1/models"):
+        assert gateway.request("GET", path, token=token).header("x-stand-in") == "azure-openai", path
 
 
 def test_it_is_told(gateway, azure):
@@ -217,6 +226,22 @@ def test_a_policy_stays_as_it_was_written(directory):
     policy.write_text(text)
     config = rendered(TOLLGATE_POLICY=policy)
     assert plugin(config)["configuration"]["value"] == text
+
+
+def test_the_policy_is_checked_as_it_is_documented():
+    (command,) = re.findall(r"^\$ (.*tollgate check -)$", (ROOT / "docs" / "azure.md").read_text(), re.MULTILINE)
+    path = f"{Path(cli_binary()).parent}:{os.environ['PATH']}"
+
+    def check(**environment):
+        environment = {"PATH": path, "TOLLGATE_MODULE": module(), **NEEDED, **environment}
+        return subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command], env=environment, cwd=ROOT, capture_output=True, text=True
+        )
+
+    done = check()
+    assert done.returncode == 0, done.stderr
+    assert "good, with 1 warning" in done.stderr
+    assert check(TOLLGATE_POLICY="tests/cli/samples/draft.json").returncode == 1
 
 
 def test_every_variable_is_documented():

@@ -120,6 +120,16 @@ def test_envoy_gateway_gets_the_listeners_settings(envoy_gateway):
     }
 
 
+def test_letter_case_does_not_change_the_route(istio, envoy_gateway):
+    first = connection_manager(shipped_config())["route_config"]["virtual_hosts"][0]["routes"][0]
+    assert first["match"] == {"prefix": "/openai/", "case_sensitive": False}
+    (match,) = istio.spec("VirtualService", "openai")["http"][0]["match"]
+    assert match == {"uri": {"prefix": "/openai/"}, "ignoreUriCase": True}
+    # The Gateway API has no such field: another spelling meets no route, and 404 (docs/gateways.md).
+    (match,) = envoy_gateway.spec("HTTPRoute", "azure-openai")["rules"][0]["matches"]
+    assert match == {"path": {"type": "PathPrefix", "value": "/openai/"}}
+
+
 def test_headers_that_replace_the_path_are_removed(istio, envoy_gateway):
     removed = connection_manager(shipped_config())["route_config"]["request_headers_to_remove"]
     assert istio.spec("VirtualService", "openai")["http"][0]["headers"]["request"]["remove"] == removed

@@ -393,6 +393,23 @@ def test_d6_callers_do_not_steer_envoy(gateway, token):
     assert received <= {"x-envoy-external-address"}
 
 
+def test_e2_letter_case_does_not_change_the_route(start_gateway, stand_ins, token):
+    """Azure and the module take /OpenAI/ for /openai/, so Envoy's route has to: its answers may take long."""
+
+    def edit(config):
+        (hosts,) = connection_manager(config)["route_config"]["virtual_hosts"]
+        assert hosts["routes"][-1]["match"] == {"prefix": "/"}
+        hosts["routes"][-1]["route"]["timeout"] = "0.2s"
+
+    gateway = start_gateway(stand_ins, edit=edit)
+    slow = [("x-stand-in-delay-ms", "800")]
+    assert gateway.request("GET", "/elsewhere", token=token, headers=slow).status == 504
+    for path in ("/openai/echo", "/OpenAI/echo", "/OPENAI/deployments"):
+        answer = gateway.request("GET", path, token=token, headers=slow)
+        # The stand-in has no such path in capitals, and says so itself.
+        assert answer.header("x-stand-in") == "azure-openai", (path, answer)
+
+
 # Methods and shapes
 
 

@@ -143,7 +143,9 @@ pub(crate) fn check(embedded: &Embedded) -> Checked {
         },
         Err(errors) => {
             let findings = errors.iter().map(|error| {
-                embedded.finding(Severity::Error, &error.path, &error.problem, &error.remedy)
+                let (path, problem) = (&error.path, &error.problem);
+                let remedy = placeholder(embedded, problem).unwrap_or(&error.remedy);
+                embedded.finding(Severity::Error, path, problem, remedy)
             });
             let mut findings: Vec<_> = findings.collect();
             findings.sort_by_key(|finding| finding.span.start);
@@ -154,6 +156,14 @@ pub(crate) fn check(embedded: &Embedded) -> Checked {
             }
         }
     }
+}
+
+/// What to do where a placeholder stands for what is wrong, as in the files for `envoy/azure.py`.
+fn placeholder(embedded: &Embedded, problem: &str) -> Option<&'static str> {
+    let is_one = problem.contains("${") || embedded.configuration.trim_start().starts_with("${");
+    is_one.then_some(
+        "fill in what the placeholder stands for, and check that: envoy/azure.py | tollgate check -",
+    )
 }
 
 impl Checked {

@@ -201,7 +201,9 @@ pub(super) fn notes(asked: &Asked<'_>, verdict: &Verdict) -> Vec<String> {
     }
     if let Verdict::Allow(allow) = verdict {
         for name in &allow.changes.remove {
-            notes.push(format!("the backend does not see {}", lossy(name)));
+            let name = lossy(name);
+            let why = why_unseen(&name, asked.policy);
+            notes.push(format!("the backend does not see {name}: {why}"));
         }
         for (name, value) in &allow.changes.set {
             // The token itself is never shown.
@@ -214,6 +216,24 @@ pub(super) fn notes(asked: &Asked<'_>, verdict: &Verdict) -> Vec<String> {
         }
     }
     notes
+}
+
+/// Why a header does not go on.
+fn why_unseen(name: &str, policy: &Policy) -> &'static str {
+    // `_` is read as `-`, as the core does.
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    let mut identities = policy.forward.headers.iter();
+    match name.as_str() {
+        _ if policy.api_keys.headers.contains(&name) => "the policy has API keys removed",
+        _ if identities.any(|(known, _)| known.replace('_', "-") == name) => {
+            "only the gateway may set it"
+        }
+        "accept-encoding" => "the answer is read for its usage, and must not be compressed",
+        "content-length" => "usage is asked for in streams, so the body may grow",
+        "authorization" => "the policy keeps the token from the backend",
+        "sec-websocket-protocol" => "it holds nothing but API keys",
+        _ => "it could replace the path or the method that was looked at",
+    }
 }
 
 /// When a token says that it was issued, in seconds since 1970; a second later, it is valid for sure.
