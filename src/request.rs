@@ -291,18 +291,23 @@ pub fn protocols_without_keys(values: &[&[u8]]) -> Vec<u8> {
     kept.join(&b", "[..])
 }
 
-/// Whether a name is `canonical` (lower case, with hyphens) however it is written: many
-/// backends take `_` for `-` (CGI, WSGI), so a name in that spelling is the same name.
-fn same_name(name: &[u8], canonical: &str) -> bool {
-    name.len() == canonical.len()
-        && name.iter().zip(canonical.bytes()).all(|(byte, wanted)| {
-            let byte = if *byte == b'_' {
-                b'-'
-            } else {
-                byte.to_ascii_lowercase()
-            };
-            byte == wanted
-        })
+/// Whether two names are the same, however they are written: many backends take `_` for `-` (CGI,
+/// WSGI), so a name in that spelling is the same name.
+fn same_name(name: &[u8], known: &str) -> bool {
+    name.len() == known.len()
+        && name
+            .iter()
+            .zip(known.bytes())
+            .all(|(byte, wanted)| folded(*byte) == folded(wanted))
+}
+
+/// A byte of a name, as readers that do not tell case, `_` and `-` apart take it.
+fn folded(byte: u8) -> u8 {
+    if byte == b'_' {
+        b'-'
+    } else {
+        byte.to_ascii_lowercase()
+    }
 }
 
 fn split_query(path: &[u8]) -> (&[u8], Option<&[u8]>) {
@@ -372,18 +377,14 @@ fn secret_at(part: &[u8], names: &[String]) -> Option<usize> {
     token.into_iter().chain(key).min()
 }
 
-/// Whether some reader takes an encoded parameter name for `wanted` (lower case, with hyphens): names
-/// are cut at a zero byte (C) and at a bracket (arrays in PHP and Rails), spaces and question marks
-/// before them do not count, and case and `_` differ nowhere.
-fn reads_as(encoded: &[u8], wanted: &str) -> bool {
+/// Whether some reader takes an encoded parameter name for `known`: names are cut at a zero byte (C) and at
+/// a bracket (arrays in PHP and Rails), spaces and question marks before them do not count, and case and
+/// `_` differ nowhere.
+fn reads_as(encoded: &[u8], known: &str) -> bool {
     let mut name = Decoded(encoded)
-        .map(|byte| match byte {
-            b'_' => b'-',
-            b'+' => b' ',
-            byte => byte.to_ascii_lowercase(),
-        })
+        .map(|byte| if byte == b'+' { b' ' } else { folded(byte) })
         .skip_while(|byte| matches!(byte, b' ' | b'?' | b'\t' | b'\r' | b'\n'));
-    wanted.bytes().all(|byte| name.next() == Some(byte))
+    known.bytes().all(|byte| name.next() == Some(folded(byte)))
         && matches!(
             name.next(),
             None | Some(b' ' | b'[' | b'\0' | b'\t' | b'\r' | b'\n')
@@ -470,6 +471,7 @@ mod tests {
         for name in ["api-key", "Api-Key", "API_KEY", "api_key"] {
             assert!(same_name(name.as_bytes(), "api-key"), "{name}");
         }
+        assert!(same_name(b"X-App-Id", "x_app_id"));
         for name in ["apikey", "api-key ", "x-api-key", "api.key", ""] {
             assert!(!same_name(name.as_bytes(), "api-key"), "{name}");
         }
@@ -518,6 +520,9 @@ mod tests {
             "%2",
         ] {
             assert!(!query_holds(query.as_bytes(), &names), "{query}");
+        }
+        for query in ["api_key=1", "api-key=1", "API%5fKEY"] {
+            assert!(query_holds(query.as_bytes(), &["api_key".to_owned()]));
         }
         let head = RequestHead {
             path: b"/p",

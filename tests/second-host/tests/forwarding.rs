@@ -29,6 +29,45 @@ fn nothing_changes_by_default() {
 }
 
 #[test]
+fn names_written_with_underscores_are_removed_in_every_spelling() {
+    let process = Process::new();
+    let policy = with(
+        inline(),
+        json!({
+            "forward": { "headers": { "x_app_id": "app_id" } },
+            "api_keys": { "action": "deny", "headers": ["my_key"], "query": ["your_key"] },
+            "public_paths": ["/status"],
+        }),
+    );
+    let mut vm = Vm::start(&process, &policy);
+    let token = good(&process);
+    for path in ["/status", "/openai/models"] {
+        let request = vm.request().path(path).bearer(&token);
+        let forged = ["x-app-id", "x_app_id", "X_App-Id"]
+            .into_iter()
+            .fold(request, |request, name| request.header(name, "forged"));
+        let answer = forged.send();
+        let headers = answer.headers();
+        assert!(!headers.contains("x-app-id") && !headers.contains("X_App-Id"));
+        let ours = if path == "/status" {
+            &[][..]
+        } else {
+            &[APP_ONE]
+        };
+        assert_eq!(headers.all("x_app_id"), ours, "{path}");
+    }
+    for name in ["my-key", "my_key", "My_Key"] {
+        let answer = vm.request().bearer(&token).header(name, "k").send();
+        assert_eq!(answer.code(), "AuthenticationTypeDisabled", "{name}");
+    }
+    for query in ["your-key=k", "your_key=k", "YOUR%5fkey"] {
+        let path = format!("/openai/models?{query}");
+        let answer = vm.request().path(path).bearer(&token).send();
+        assert_eq!(answer.code(), "AuthenticationTypeDisabled", "{query}");
+    }
+}
+
+#[test]
 fn identity_headers_are_the_tokens_and_never_the_callers() {
     let process = Process::new();
     let policy = with(
