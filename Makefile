@@ -215,7 +215,7 @@ compose-test: build stand-ins $(PYTHON_ENV)/ready ## The demo's story through th
 STEPS ?=
 
 .PHONY: verify
-verify: $(PYTHON_ENV)/ready ## Everything at full size, hours in all, and the table of the goals; STEPS="vectors deny" is a choice
+verify: $(PYTHON_ENV)/ready ## Everything at greater size, two or three hours, and the table of the goals; STEPS="vectors deny" is a choice
 	@$(PYTHON_ENV)/bin/python tests/verify/verify.py $(STEPS)
 
 .PHONY: verify-table
