@@ -71,14 +71,17 @@ class Load:
         seconds: float | None = None,
         rate: float | None = None,
         connections: int = 16,
+        port: int | None = None,
     ):
-        """Sends the requests in turn: so many, or for so long; `rate` of them a second, or one after another."""
+        """Sends the requests in turn: so many, or for so long; `rate` of them a second, or one after another.
+        `port`: to another listener of the same gateway."""
         lines = [request if isinstance(request, str) else vars(request) for request in requests]
         Load.made += 1
         name = gateway.directory / f"requests-{Load.made}.json"
         name.write_text(json.dumps(lines))
         options = {"count": count, "seconds": seconds, "rate": rate, "connections": connections}
-        arguments = [processes.stand_ins_binary().with_name("load"), "--to", "{}:{}".format(*gateway.address)]
+        host, own_port = gateway.address
+        arguments = [processes.stand_ins_binary().with_name("load"), "--to", f"{host}:{port or own_port}"]
         arguments += ["--requests", name]
         for option, value in options.items():
             arguments += [f"--{option}", value] if value is not None else []
