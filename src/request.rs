@@ -19,9 +19,6 @@ const OVERRIDES: [&str; 5] = [
 /// What the log shows for a secret in a path.
 const HIDDEN: &[u8] = b"...";
 
-/// How every token begins: `{"` in base64url (RFC 7519 section 3).
-const TOKEN_START: &[u8] = b"eyJ";
-
 /// The subprotocol by which browsers hand OpenAI keys to WebSocket endpoints.
 const KEY_SUBPROTOCOL: &[u8] = b"openai-insecure-api-key.";
 
@@ -213,28 +210,35 @@ impl<'a> RequestHead<'a> {
             .and_then(ApiVersion::read)
     }
 
-    /// The path, for the log: what looks like a token or a key in it is left out.
+    /// The path, for the log: up to what looks like a token, or like an API key by its name.
     #[must_use]
     pub fn path_to_tell(&self, names: &[String]) -> Cow<'a, [u8]> {
-        let parts = || {
-            self.path
-                .split_inclusive(|byte| matches!(byte, b'/' | b';'))
-        };
-        if !parts().any(|part| secret_at(part, names).is_some()) {
-            return Cow::Borrowed(self.path);
-        }
-        let mut told = Vec::new();
-        for part in parts() {
-            match secret_at(part, names).and_then(|at| part.split_at_checked(at)) {
-                None => told.extend_from_slice(part),
-                Some((before, secret)) => {
-                    told.extend_from_slice(before);
-                    told.extend_from_slice(HIDDEN);
-                    told.extend(secret.last().filter(|end| matches!(end, b'/' | b';')));
-                }
+        let path = self.path;
+        let secret = (0..path.len()).find_map(|at| {
+            let rest = path.get(at..)?;
+            let before = path.get(..at).unwrap_or_default();
+            if starts_token(before, rest) {
+                return Some((before, ""));
             }
+            let name = names.iter().find(|name| starts_with_name(rest, name))?;
+            Some((before, name.as_str()))
+        });
+        match secret {
+            None => Cow::Borrowed(path),
+            Some((before, name)) => Cow::Owned([before, name.as_bytes(), HIDDEN].concat()),
         }
-        Cow::Owned(told)
+    }
+
+    /// The method, for the log, if it may be one: HTTP/2 lets a caller write anything there.
+    #[must_use]
+    pub fn method_to_tell(&self) -> &'a [u8] {
+        const MAX: usize = 20;
+        let is_plain = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'-';
+        if self.method.len() <= MAX && self.method.iter().all(is_plain) {
+            self.method
+        } else {
+            HIDDEN
+        }
     }
 
     /// `:path` without the query parameters that hold API keys.
@@ -345,11 +349,11 @@ fn is_key_protocol(protocol: &[u8]) -> bool {
         .any(|(start, _)| start.eq_ignore_ascii_case(KEY_SUBPROTOCOL))
 }
 
-/// Whether a query has a parameter of one of these names, however the name is encoded. `;`
-/// separates too: some readers split there.
+/// Whether a query has a parameter of one of these names, however the name is encoded. `;` and a second
+/// `?` separate too: some readers split there.
 fn query_holds(query: &[u8], names: &[String]) -> bool {
     query
-        .split(|byte| matches!(byte, b'&' | b';'))
+        .split(|byte| matches!(byte, b'&' | b';' | b'?'))
         .any(|pair| is_named(pair, names))
 }
 
@@ -359,36 +363,42 @@ fn is_named(pair: &[u8], names: &[String]) -> bool {
     names.iter().any(|known| reads_as(name, known))
 }
 
-/// Where in a piece of a path, ended by its separator, a secret begins: a token, or the value of a
-/// parameter that holds a key.
-fn secret_at(part: &[u8], names: &[String]) -> Option<usize> {
-    let token = part
-        .windows(TOKEN_START.len())
-        .position(|start| start == TOKEN_START)
-        .filter(|at| {
-            let rest = part.get(*at..).unwrap_or_default();
-            rest.iter().any(|byte| matches!(byte, b'.' | b'%'))
-        });
-    let key = part
-        .iter()
-        .position(|byte| *byte == b'=')
-        .filter(|_| is_named(part, names))
-        .map(|equals| equals.saturating_add(1));
-    token.into_iter().chain(key).min()
+/// Whether a token begins here: a word of base64url, ended by a dot, that stands for `{` and a quote or a
+/// space (RFC 7515 section 3.1).
+fn starts_token(before: &[u8], rest: &[u8]) -> bool {
+    const SHORTEST: usize = 8;
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
+    let follows_escape = matches!(before, [.., b'%', _, _]);
+    if !matches!(rest, [b'e', b'y' | b'w', ..])
+        || (before.last().is_some_and(is_word) && !follows_escape)
+    {
+        return false;
+    }
+    let word = Decoded(rest).take_while(is_word).count();
+    word >= SHORTEST && Decoded(rest).nth(word) == Some(b'.')
+}
+
+/// Whether text begins with a name, however that is written.
+fn starts_with_name(text: &[u8], known: &str) -> bool {
+    let mut text = Decoded(text).map(folded);
+    known.bytes().all(|byte| text.next() == Some(folded(byte)))
 }
 
 /// Whether some reader takes an encoded parameter name for `known`: names are cut at a zero byte (C) and at
-/// a bracket (arrays in PHP and Rails), spaces and question marks before them do not count, and case and
-/// `_` differ nowhere.
-fn reads_as(encoded: &[u8], known: &str) -> bool {
+/// a bracket (arrays in PHP and Rails), spaces and question marks before them do not count, `+` is a space, and case, `_`,
+/// dots and spaces within differ nowhere (PHP).
+pub(crate) fn reads_as(encoded: &[u8], known: &str) -> bool {
     let mut name = Decoded(encoded)
-        .map(|byte| if byte == b'+' { b' ' } else { folded(byte) })
-        .skip_while(|byte| matches!(byte, b' ' | b'?' | b'\t' | b'\r' | b'\n'));
-    known.bytes().all(|byte| name.next() == Some(folded(byte)))
-        && matches!(
-            name.next(),
-            None | Some(b' ' | b'[' | b'\0' | b'\t' | b'\r' | b'\n')
-        )
+        .map(|byte| if byte == b'+' { b' ' } else { byte })
+        .skip_while(|byte| *byte <= b' ' || *byte == b'?');
+    let same = |byte: u8, wanted: u8| match byte {
+        b'.' | b' ' => wanted == b'.' || folded(wanted) == b'-',
+        byte => folded(byte) == folded(wanted),
+    };
+    known
+        .bytes()
+        .all(|wanted| name.next().is_some_and(|byte| same(byte, wanted)))
+        && name.next().is_none_or(|byte| byte <= b' ' || byte == b'[')
 }
 
 /// The bytes of percent-encoded text. What is no escape stands for itself.
@@ -409,13 +419,6 @@ impl Iterator for Decoded<'_> {
         self.0 = rest;
         Some(*byte)
     }
-}
-
-/// Whether a percent-encoded name is `wanted` (lower case), in any case.
-pub(crate) fn decodes_to(encoded: &[u8], wanted: &str) -> bool {
-    Decoded(encoded)
-        .map(|byte| byte.to_ascii_lowercase())
-        .eq(wanted.bytes())
 }
 
 #[cfg(test)]
@@ -501,6 +504,11 @@ mod tests {
             "api-key%00x=1",
             "api-key[]=1",
             "api-key%5B0%5D=1",
+            "api.key=1",
+            "api+key=1",
+            "api%20key%0b=1",
+            "%00%0capi-key=1",
+            "x=1?api-key=2",
         ] {
             assert!(query_holds(query.as_bytes(), &names), "{query}");
         }
@@ -562,14 +570,21 @@ mod tests {
         for (path, expected) in [
             ("/openai/v1/models", "/openai/v1/models"),
             ("/openai/a;b=c;d/e", "/openai/a;b=c;d/e"),
-            ("/eyJ/eyJhbGci", "/eyJ/eyJhbGci"),
-            ("/a/eyJhbGci.eyJh.c2ln/b", "/a/.../b"),
+            (
+                "/hey-assistant.v1/eyJhb/eyes",
+                "/hey-assistant.v1/eyJhb/eyes",
+            ),
+            ("/a/eyJhbGci.eyJh.c2ln/b", "/a/..."),
+            ("/a/ewogImFs.eyJh.c2ln/b", "/a/..."),
             ("/a/Bearer%20eyJhbGci%2EeyJh%2Ec2ln", "/a/Bearer%20..."),
-            ("/eyJh.x.y;eyJi.x.y/eyJj.x.y", "/...;.../..."),
-            ("/a;api-key=secret/b", "/a;api-key=.../b"),
-            ("/a;API%5Fkey=secret;c", "/a;API%5Fkey=...;c"),
-            ("/a/api-key=eyJh.b.c", "/a/api-key=..."),
-            ("/a;api-key", "/a;api-key"),
+            ("/a/Bearer eyJhbGci.x.y", "/a/Bearer ..."),
+            ("/a;api-key=secret/b", "/a;api-key..."),
+            ("/a;API%5Fkey=secret;c", "/a;api-key..."),
+            ("/models%3Fapi-key=secret", "/models%3Fapi-key..."),
+            ("/models&api-key%3Dsecret", "/models&api-key..."),
+            ("/openai/api-key/secret", "/openai/api-key..."),
+            ("/openai/%61pi-key:secret", "/openai/api-key..."),
+            ("", ""),
         ] {
             let head = RequestHead {
                 path: path.as_bytes(),
@@ -577,6 +592,23 @@ mod tests {
             };
             let told = head.path_to_tell(&names);
             assert_eq!(str::from_utf8(&told), Ok(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_method_is_told_if_it_may_be_one() {
+        for (method, expected) in [
+            ("POST", "POST"),
+            ("VERSION-CONTROL", "VERSION-CONTROL"),
+            ("eyJhbGciOiJSUzI1NiJ9.e30.c2ln", "..."),
+            ("0123456789abcdef", "..."),
+            ("", ""),
+        ] {
+            let head = RequestHead {
+                method: method.as_bytes(),
+                ..RequestHead::default()
+            };
+            assert_eq!(head.method_to_tell(), expected.as_bytes(), "{method}");
         }
     }
 

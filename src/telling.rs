@@ -239,9 +239,9 @@ pub fn field_name(field: FilterStateField) -> &'static str {
     }
 }
 
-/// Whether a field tells of the caller, and not of what became of the request.
+/// Whether a field is known of a request whose body decides, before it does, and stays as it is.
 #[must_use]
-pub fn is_of_caller(field: FilterStateField) -> bool {
+pub fn is_known_early(field: FilterStateField) -> bool {
     match field {
         FilterStateField::AppId
         | FilterStateField::AppName

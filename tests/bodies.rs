@@ -198,6 +198,30 @@ fn bodies_that_cannot_be_bounded_are_refused_under_reserve() {
     assert_eq!(caller.code(PATH, &huge), Some(TokenLimitExceeded));
 }
 
+/// A backend may trim or decode what is no deployment's name, and run the deployment.
+#[test]
+fn what_is_no_deployments_name_falls_under_every_limit_that_it_might() {
+    let limit = json!({ "calls": 1, "per": "60s", "deployments": ["gpt-4o"] });
+    let mut caller = Caller::new(json!({ "limits": [limit] }), &json!({}));
+    assert_eq!(caller.code(V1_CHAT, r#"{"model":"gpt-4o"}"#), None);
+    for model in [
+        "gpt-4o",
+        "gpt-4o ",
+        "gpt-4o\\u0000",
+        "models/gpt-4o",
+        "gpt%2d4o",
+        "",
+    ] {
+        let body = format!(r#"{{"model":"{model}"}}"#);
+        assert_eq!(
+            caller.code(V1_CHAT, &body),
+            Some(RateLimitExceeded),
+            "{model}"
+        );
+    }
+    assert_eq!(caller.code(V1_CHAT, r#"{"model":"o1"}"#), None);
+}
+
 #[test]
 fn in_report_mode_bodies_are_only_told_of() {
     let app = json!({ "deployments": ["gpt-4o"] });

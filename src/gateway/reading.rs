@@ -4,7 +4,7 @@ use crate::body::{RequestBody, takes_stream_options};
 use crate::forward::HeaderChanges;
 use crate::limits::{Asking, Deployment};
 use crate::metering::Meter;
-use crate::operations::{ModelPlace, Operation, Unread};
+use crate::operations::{ModelPlace, Operation, Unread, is_deployment};
 use crate::policy::{App, Measure, Policy, StreamOptions};
 use crate::request::{HeaderMap, RequestHead};
 
@@ -93,12 +93,13 @@ pub(super) fn asking<'a>(operation: &Result<Operation<'a>, Unread>) -> Asking<'a
     }
 }
 
-/// Which deployment a request runs: the one that it names, if it runs one.
+/// Which deployment a request runs: the one that it names, if it runs one. What no deployment can be
+/// called is unknown: a backend may make a name of it.
 pub(super) fn deployment(place: ModelPlace, named: Option<&str>) -> Deployment<'_> {
     match (place, named) {
         (ModelPlace::Nowhere, _) => Deployment::None,
-        (_, Some(name)) => Deployment::Named(name),
-        (_, None) => Deployment::Unknown,
+        (_, Some(name)) if is_deployment(name) => Deployment::Named(name),
+        (_, Some(_) | None) => Deployment::Unknown,
     }
 }
 

@@ -140,21 +140,27 @@ impl Schedule {
         self.floor_passed(now, refresh) && (refresh_due || wanted)
     }
 
-    /// Whether an unknown `kid` may begin a fetch now.
+    /// Whether an unknown `kid` may begin a fetch now. A set that took longer to come than the floor still
+    /// answers for who waited for it.
     #[must_use]
     pub fn floor_passed(&self, now: u64, refresh: &Refresh) -> bool {
-        elapsed(self.attempted_at, now) >= refresh.at_most_every
+        self.since_last(now) >= refresh.at_most_every
+    }
+
+    /// Milliseconds since the last attempt began, or a good set came.
+    fn since_last(&self, now: u64) -> u64 {
+        elapsed(self.attempted_at, now).min(elapsed(self.fetched_at, now))
     }
 
     /// Milliseconds until the next attempt may begin.
     #[must_use]
     pub fn next_attempt_in(&self, now: u64, refresh: &Refresh) -> u64 {
-        let wait = if self.usable(now, refresh) {
-            refresh.at_most_every
+        if self.usable(now, refresh) {
+            refresh.at_most_every.saturating_sub(self.since_last(now))
         } else {
-            self.cold_retry()
-        };
-        wait.saturating_sub(elapsed(self.attempted_at, now))
+            let waited = elapsed(self.attempted_at, now);
+            self.cold_retry().saturating_sub(waited)
+        }
     }
 
     fn cold_retry(&self) -> u64 {
@@ -312,6 +318,24 @@ mod tests {
         assert!(schedule.due(T + 300_000, &REFRESH, true));
         assert!(!schedule.due(T + 300_000, &REFRESH, false));
         assert_eq!(schedule.next_attempt_in(T + 100_000, &REFRESH), 200_000);
+    }
+
+    #[test]
+    fn a_set_that_took_longer_than_the_floor_is_an_answer() {
+        let hasty = Refresh {
+            at_most_every: 1_000,
+            ..REFRESH
+        };
+        let mut schedule = loaded();
+        let began = T + 60_000;
+        assert!(schedule.due(began, &hasty, true));
+        schedule.begin(began, &hasty);
+        let came = began + 3_000;
+        schedule.succeed(came, &hasty, 7, 0);
+        assert!(!schedule.floor_passed(came, &hasty));
+        assert!(!schedule.due(came + 999, &hasty, true));
+        assert_eq!(schedule.next_attempt_in(came + 400, &hasty), 600);
+        assert!(schedule.due(came + 1_000, &hasty, true));
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod table;
 pub use action::{Action, PREFIX};
 pub use table::Row;
 
-use crate::request::decodes_to;
+use crate::request::reads_as;
 use table::GROUPS;
 
 /// Longest name of a deployment (Azure Resource Manager, `accounts/deployments`).
@@ -253,7 +253,7 @@ fn query_deployment(query: &[u8], surface: Surfaces) -> Result<Option<&str>, Unr
             .unwrap_or_default();
         if !["deployment", "model"]
             .iter()
-            .any(|known| decodes_to(name, known))
+            .any(|known| reads_as(name, known))
         {
             continue;
         }
@@ -465,6 +465,8 @@ mod tests {
             "deployment=a&deployment=a",
             "deployment=a&Deployment=b",
             "deployment=a&deploymen%74=b",
+            "deployment=a&deployment[]=b",
+            "deployment=a&+deployment=b",
             "deploymen%74=a",
             "DEPLOYMENT=a",
             "deployment=a%62",

@@ -56,7 +56,9 @@ fn limit(node: &Node<'_>) -> Read<Limit> {
     let amount = amount(&members);
     let reserve = reserve(&members);
     let window = members.required("per", "add a window, such as \"60s\" or \"day\"", window);
-    let count = members.or("count", Count::All, count);
+    let count = members.or("count", Count::All, |node| {
+        count(node, members.has("tokens"))
+    });
     let operations = members.optional("operations", operations);
     let deployments = members.optional("deployments", deployments);
     let reserve = reserve?;
@@ -126,9 +128,17 @@ fn window(node: &Node<'_>) -> Read<Window> {
     Ok(Window::Sliding { millis })
 }
 
-fn count(node: &Node<'_>) -> Read<Count> {
+fn count(node: &Node<'_>, of_tokens: bool) -> Read<Count> {
     match node.value() {
-        Value::Array(_) => statuses(node).map(Count::Statuses),
+        Value::Array(_) => {
+            let statuses = statuses(node)?;
+            // Other answers use no tokens.
+            if of_tokens && !statuses.iter().any(|status| (200..300).contains(status)) {
+                let remedy = "add a 2xx status, such as 200, or leave it out";
+                return Err(node.note("answers with these statuses use no tokens", remedy));
+            }
+            Ok(Count::Statuses(statuses))
+        }
         Value::String(_) => node.choice(&[("all", Count::All), ("success", Count::Success)]),
         _ => Err(node.expected("\"all\", \"success\" or an array of statuses such as [200]")),
     }

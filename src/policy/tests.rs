@@ -517,6 +517,30 @@ fn limits_of_every_kind() {
 }
 
 #[test]
+fn a_limit_on_tokens_counts_answers_that_use_some() {
+    let of_tokens = |count: &str| {
+        let policy = limit(&format!(r#""tokens": 1, "per": "60s", "count": {count}"#));
+        Policy::parse(policy.as_bytes())
+            .err()
+            .map(|errors| errors.to_string())
+    };
+    for count in ["[200]", "[500, 206]", "\"success\""] {
+        assert_eq!(of_tokens(count), None, "{count}");
+    }
+    for count in ["[500]", "[199, 300]"] {
+        let told = of_tokens(count).unwrap_or_default();
+        assert!(
+            told.contains("limits[0].count: answers with these statuses use no tokens"),
+            "{told}"
+        );
+    }
+    assert_eq!(
+        one_limit(r#""calls": 1, "per": "60s", "count": [500]"#).count,
+        Count::Statuses(vec![500])
+    );
+}
+
+#[test]
 fn limits_on_tokens_and_for_some_requests() {
     let limit = one_limit(r#""tokens": 1000, "per": "60s", "reserve": true"#);
     assert_eq!(limit.measure, Measure::Tokens { reserve: true });

@@ -18,7 +18,7 @@ use crate::metering::{Meter, Used};
 use crate::policy::FilterStateField;
 use crate::refusal::{Code, Outcome};
 use crate::request::{HeaderMap, RequestHead};
-use crate::telling::{Asked, RequestLine, Told, field_name, is_of_caller};
+use crate::telling::{Asked, RequestLine, Told, field_name, is_known_early};
 use crate::time::Time;
 use crate::usage::{BodyReader, Passed};
 
@@ -38,8 +38,8 @@ pub(super) struct Stream {
     pending: RefCell<Option<Pending>>,
     body: RefCell<Option<Box<RequestBody>>>,
     meter: RefCell<Option<Meter>>,
-    /// The filter state names the caller, though nothing is decided.
-    caller_is_told: Cell<bool>,
+    /// The filter state tells what is known, though nothing is decided.
+    told_early: Cell<bool>,
     told: OnceCell<Told>,
     admission: RefCell<Option<Admission>>,
     status: Cell<Option<u16>>,
@@ -75,7 +75,7 @@ impl Stream {
             pending: RefCell::default(),
             body: RefCell::default(),
             meter: RefCell::default(),
-            caller_is_told: Cell::new(false),
+            told_early: Cell::new(false),
             told: OnceCell::new(),
             admission: RefCell::default(),
             status: Cell::new(None),
@@ -189,9 +189,10 @@ impl Stream {
             self.answer_broken();
             return false;
         }
-        // The filters that follow see the head now; a global limit asks them for the application.
-        self.set_fields(plugin, &caller, is_of_caller);
-        self.caller_is_told.set(true);
+        // The filters that follow see the head now; a global limit asks for the application. And should it
+        // end before a decision, the gateway's loggers are to know.
+        self.set_fields(plugin, &caller, |_| true);
+        self.told_early.set(true);
         !self.has_no_body || self.see_request(plugin, 0, true) == Action::Continue
     }
 
@@ -281,9 +282,9 @@ impl Stream {
 
     /// Sets the filter state, for the gateway's own loggers.
     fn tell(&self, plugin: &Plugin, told: Told) {
-        let caller_is_told = self.caller_is_told.get();
+        let told_early = self.told_early.get();
         self.set_fields(plugin, &told, |field| {
-            !(caller_is_told && is_of_caller(field))
+            !(told_early && is_known_early(field))
         });
         let _ = self.told.set(told);
     }
@@ -490,7 +491,7 @@ impl Stream {
             end: abi::now(),
             told,
             policy: &plugin.policy,
-            method: head.method,
+            method: head.method_to_tell(),
             path: &head.path_to_tell(&plugin.policy.api_keys.query),
             api_version: head.api_version().map(ApiVersion::as_bytes),
             status: self.status.get(),

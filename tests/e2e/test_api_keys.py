@@ -45,6 +45,8 @@ QUERIES = [
     f"api-key%00={KEY}",
     f"api-key[]={KEY}",
     f"subscription%5Fkey%5B0%5D={KEY}",
+    f"api.key={KEY}",
+    f"a=b?api-key={KEY}",
 ]
 
 

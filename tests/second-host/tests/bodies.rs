@@ -150,7 +150,7 @@ fn the_filters_that_follow_know_the_caller_before_the_body_decides() {
     let app_id = vm.state(stream, "app_id");
     assert_eq!(app_id.as_deref(), Some(tollgate_second_host::APP_ONE));
     assert!(vm.state(stream, "action").is_some());
-    assert_eq!(vm.state(stream, "outcome"), None);
+    assert_eq!(vm.state(stream, "outcome").as_deref(), Some("undecided"));
     vm.send_body(stream, br#"{"model":"gpt-4o"}"#, true);
     assert_eq!(vm.state(stream, "outcome").as_deref(), Some("allowed"));
     assert_eq!(vm.state(stream, "deployment").as_deref(), Some("gpt-4o"));
