@@ -224,6 +224,7 @@ mod tests {
             (modulus, &[1], KeyError::RsaExponent),
             (modulus, &[3], KeyError::RsaExponent),
             (modulus, &[1, 0, 0], KeyError::RsaExponent),
+            (modulus, &[1, 0, 2], KeyError::RsaExponent),
             (modulus, &[], KeyError::RsaExponent),
             (modulus, &[1, 0, 0, 0, 0, 1], KeyError::RsaExponent),
             (modulus, &[1; 9], KeyError::RsaExponent),
@@ -234,10 +235,13 @@ mod tests {
                 "{exponent:?}"
             );
         }
+        let ends_in_one = [&modulus[..255], &[1]].concat();
+        assert!(PublicKey::rsa(&ends_in_one, &[1, 0, 1]).is_ok());
         let (x, y) = tail(known::P256_SPKI, 64).split_at(32);
         for (x, y) in [
             (x, x),
             (&x[..31], y),
+            (x, &y[..31]),
             (&[0; 32], &[0; 32]),
             (&[0xff; 32], y),
         ] {

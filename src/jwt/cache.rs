@@ -227,6 +227,7 @@ mod tests {
         let mut cache = TokenCache::default();
         cache.keep(b"a.b.c", 3, claims(0));
         assert_eq!(cache.find(b"a.b.c").unwrap().issuer, 3);
+        assert!(!cache.is_empty());
         for other in [&b"a.b.d"[..], b"a.b.", b"a.b.cc", b"", b"A.b.c"] {
             assert!(cache.find(other).is_none(), "{other:?}");
         }
