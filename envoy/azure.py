@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints Envoy's configuration for a real tenant and a real Azure OpenAI resource, made of envoy/azure.yaml
+"""Prints Envoy's configuration for a real tenant and a real Azure OpenAI resource, made of a template
 and the environment:
 
   AZURE_TENANT_ID         the tenant whose tokens count: its GUID
@@ -9,6 +9,7 @@ and the environment:
   TOLLGATE_POLICY         file with the policy; envoy/azure.json
   TOLLGATE_MODULE         the module; dist/tollgate.wasm
   TOLLGATE_LISTEN         127.0.0.1:10000
+  TOLLGATE_TEMPLATE       the template, envoy/azure.yaml or a changed copy of it; envoy/azure.yaml
   SSL_CERT_FILE           certificates of the trusted CAs; the system's
 
 The first two have no default. A policy may name ${AZURE_TENANT_ID} and ${AZURE_AUTHORITY_HOST} too.
@@ -52,6 +53,7 @@ DEFAULTS = {
     "TOLLGATE_POLICY": str(HERE / "azure.json"),
     "TOLLGATE_MODULE": "dist/tollgate.wasm",
     "TOLLGATE_LISTEN": "127.0.0.1:10000",
+    "TOLLGATE_TEMPLATE": str(HERE / "azure.yaml"),
 }
 
 
@@ -77,7 +79,7 @@ def settings(environment: Mapping[str, str]) -> dict[str, str]:
         if not found:
             problems.append("SSL_CERT_FILE is not set, and no CA certificates are where systems keep them")
         given["SSL_CERT_FILE"] = found or ""
-    for name in ("TOLLGATE_POLICY", "TOLLGATE_MODULE", "SSL_CERT_FILE"):
+    for name in ("TOLLGATE_POLICY", "TOLLGATE_MODULE", "TOLLGATE_TEMPLATE", "SSL_CERT_FILE"):
         if given[name] and not Path(given[name]).is_file():
             problems.append(f"{name}: {given[name]} is no file")
     if problems:
@@ -86,7 +88,7 @@ def settings(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def placeholders(given: dict[str, str]) -> dict[str, str]:
-    """What stands for each placeholder of envoy/azure.yaml."""
+    """What stands for each placeholder of the template."""
     authority = given["AZURE_AUTHORITY_HOST"].rstrip("/").lower()
     address, _, port = given["TOLLGATE_LISTEN"].rpartition(":")
     for_policy = {"AZURE_TENANT_ID": given["AZURE_TENANT_ID"], "AZURE_AUTHORITY_HOST": authority}
@@ -117,10 +119,11 @@ def replace(text: str, values: dict[str, str], where: str) -> str:
 
 def render(environment: Mapping[str, str]) -> str:
     """The configuration, as text."""
-    template = HERE / "azure.yaml"
-    lines = template.read_text().splitlines(keepends=True)
-    values = placeholders(settings(environment))
-    return "".join(line if line.lstrip().startswith("#") else replace(line, values, template.name) for line in lines)
+    given = settings(environment)
+    template = given["TOLLGATE_TEMPLATE"]
+    lines = Path(template).read_text().splitlines(keepends=True)
+    values = placeholders(given)
+    return "".join(line if line.lstrip().startswith("#") else replace(line, values, template) for line in lines)
 
 
 def main() -> int:
@@ -129,7 +132,12 @@ def main() -> int:
         return 0 if sys.argv[1:] in (["-h"], ["--help"]) else 2
     try:
         sys.stdout.write(render(os.environ))
+        sys.stdout.flush()
         return 0
+    except BrokenPipeError:
+        # Who reads it has seen enough. Python flushes once more at its end, which would tell of it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Wrong as wrong:
         print("envoy/azure.py cannot write a configuration:", *wrong.problems, sep="\n  ", file=sys.stderr)
         return 1
