@@ -13,6 +13,9 @@ and the environment:
   SSL_CERT_FILE           certificates of the trusted CAs; the system's
 
 The first two have no default. A policy may name ${AZURE_TENANT_ID} and ${AZURE_AUTHORITY_HOST} too.
+
+With --listeners FILE the listener is written to FILE, and what is printed reads it from there: Envoy takes a new
+FILE without a restart, so the same command again brings a changed policy to a running Envoy.
 """
 
 import json
@@ -126,12 +129,44 @@ def render(environment: Mapping[str, str]) -> str:
     return "".join(line if line.lstrip().startswith("#") else replace(line, values, template) for line in lines)
 
 
-def main() -> int:
-    if sys.argv[1:]:
-        print(__doc__)
-        return 0 if sys.argv[1:] in (["-h"], ["--help"]) else 2
+def split(text: str, file: str) -> tuple[str, str]:
+    """The configuration without its listeners, which it reads from the file, and what is to be in the file."""
+    before, _, rest = text.partition("\n  listeners:\n")
+    listeners, found, clusters = rest.partition("\n  clusters:\n")
+    if not found:
+        raise Wrong("the template has no `listeners` before its `clusters`, as envoy/azure.yaml has them")
+    typed = '    - "@type": type.googleapis.com/envoy.config.listener.v3.Listener\n      '
+    # Envoy wants to know who asks for listeners, even of itself.
+    asks = (
+        "node: { id: tollgate, cluster: tollgate }\n\n"
+        f"dynamic_resources:\n  lds_config: {{ path_config_source: {{ path: {json.dumps(file)} }} }}\n\n"
+    )
+    return f"{asks}{before}{found}{clusters}", "resources:\n" + re.sub("^    - ", typed, listeners, flags=re.MULTILINE)
+
+
+def put(text: str, file: Path) -> None:
+    """Envoy looks at a file when another is moved into its place."""
+    new = file.with_name(f"{file.name}.new")
     try:
-        sys.stdout.write(render(os.environ))
+        new.write_text(text)
+        new.replace(file)
+    except OSError as error:
+        raise Wrong(f"--listeners: {error}") from None
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    to_file = len(arguments) == 2 and arguments[0] == "--listeners"
+    if arguments and not to_file:
+        print(__doc__)
+        return 0 if arguments in (["-h"], ["--help"]) else 2
+    try:
+        text = render(os.environ)
+        if to_file:
+            file = Path(arguments[1]).absolute()
+            text, listeners = split(text, str(file))
+            put(listeners, file)
+        sys.stdout.write(text)
         sys.stdout.flush()
         return 0
     except BrokenPipeError:

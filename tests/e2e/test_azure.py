@@ -232,6 +232,33 @@ def test_a_changed_copy_of_the_template_is_used(directory):
     assert f"{template} names ${{RESOURCE}}; known here are AZURE_OPENAI_HOST" in done.stderr
 
 
+def test_the_listener_can_stand_in_a_file_of_its_own(directory):
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / "listeners.yaml"
+
+    def run(*arguments, **environment):
+        environment = {"PATH": os.environ["PATH"], "TOLLGATE_MODULE": str(module()), **NEEDED, **environment}
+        return subprocess.run(
+            [sys.executable, SCRIPT, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True
+        )
+
+    done = run("--listeners", file)
+    assert done.returncode == 0, done.stderr
+    whole, parts, listeners = rendered(), yaml.safe_load(done.stdout), yaml.safe_load(file.read_text())
+    assert parts.pop("node").keys() == {"id", "cluster"}
+    assert parts.pop("dynamic_resources") == {"lds_config": {"path_config_source": {"path": str(file)}}}
+    (resource,) = listeners.pop("resources")
+    assert (resource.pop("@type"), listeners) == ("type.googleapis.com/envoy.config.listener.v3.Listener", {})
+    assert [resource] == whole["static_resources"].pop("listeners")
+    assert parts == whole
+
+    assert run("--listeners").returncode == 2
+    assert "--listeners: " in run("--listeners", directory / "none" / "listeners.yaml").stderr
+    template = directory / "none.yaml"
+    template.write_text("admin: {}\n")
+    assert "no `listeners`" in run("--listeners", file, TOLLGATE_TEMPLATE=str(template)).stderr
+
+
 def test_a_reader_that_leaves_gets_no_traceback():
     reads, writes = os.pipe()
     os.close(reads)
