@@ -15,7 +15,7 @@ and the environment:
 The first two have no default. A policy may name ${AZURE_TENANT_ID} and ${AZURE_AUTHORITY_HOST} too.
 
 With --listeners FILE the listener is written to FILE, and what is printed reads it from there: Envoy takes a new
-FILE without a restart, so the same command again brings a changed policy to a running Envoy.
+FILE without a restart, so the same again, printed to /dev/null, brings a changed policy to a running Envoy.
 """
 
 import json
