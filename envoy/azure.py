@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints Envoy's configuration for a real tenant and a real Azure OpenAI resource, made of envoy/azure.yaml
+"""Prints Envoy's configuration for a real tenant and a real Azure OpenAI resource, made of a template
 and the environment:
 
   AZURE_TENANT_ID         the tenant whose tokens count: its GUID
@@ -9,9 +9,13 @@ and the environment:
   TOLLGATE_POLICY         file with the policy; envoy/azure.json
   TOLLGATE_MODULE         the module; dist/tollgate.wasm
   TOLLGATE_LISTEN         127.0.0.1:10000
+  TOLLGATE_TEMPLATE       the template, envoy/azure.yaml or a changed copy of it; envoy/azure.yaml
   SSL_CERT_FILE           certificates of the trusted CAs; the system's
 
 The first two have no default. A policy may name ${AZURE_TENANT_ID} and ${AZURE_AUTHORITY_HOST} too.
+
+With --listeners FILE the listener is written to FILE, and what is printed reads it from there: Envoy takes a new
+FILE without a restart, so the same again, printed to /dev/null, brings a changed policy to a running Envoy.
 """
 
 import json
@@ -52,6 +56,7 @@ DEFAULTS = {
     "TOLLGATE_POLICY": str(HERE / "azure.json"),
     "TOLLGATE_MODULE": "dist/tollgate.wasm",
     "TOLLGATE_LISTEN": "127.0.0.1:10000",
+    "TOLLGATE_TEMPLATE": str(HERE / "azure.yaml"),
 }
 
 
@@ -77,7 +82,7 @@ def settings(environment: Mapping[str, str]) -> dict[str, str]:
         if not found:
             problems.append("SSL_CERT_FILE is not set, and no CA certificates are where systems keep them")
         given["SSL_CERT_FILE"] = found or ""
-    for name in ("TOLLGATE_POLICY", "TOLLGATE_MODULE", "SSL_CERT_FILE"):
+    for name in ("TOLLGATE_POLICY", "TOLLGATE_MODULE", "TOLLGATE_TEMPLATE", "SSL_CERT_FILE"):
         if given[name] and not Path(given[name]).is_file():
             problems.append(f"{name}: {given[name]} is no file")
     if problems:
@@ -86,7 +91,7 @@ def settings(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def placeholders(given: dict[str, str]) -> dict[str, str]:
-    """What stands for each placeholder of envoy/azure.yaml."""
+    """What stands for each placeholder of the template."""
     authority = given["AZURE_AUTHORITY_HOST"].rstrip("/").lower()
     address, _, port = given["TOLLGATE_LISTEN"].rpartition(":")
     for_policy = {"AZURE_TENANT_ID": given["AZURE_TENANT_ID"], "AZURE_AUTHORITY_HOST": authority}
@@ -117,19 +122,57 @@ def replace(text: str, values: dict[str, str], where: str) -> str:
 
 def render(environment: Mapping[str, str]) -> str:
     """The configuration, as text."""
-    template = HERE / "azure.yaml"
-    lines = template.read_text().splitlines(keepends=True)
-    values = placeholders(settings(environment))
-    return "".join(line if line.lstrip().startswith("#") else replace(line, values, template.name) for line in lines)
+    given = settings(environment)
+    template = given["TOLLGATE_TEMPLATE"]
+    lines = Path(template).read_text().splitlines(keepends=True)
+    values = placeholders(given)
+    return "".join(line if line.lstrip().startswith("#") else replace(line, values, template) for line in lines)
+
+
+def split(text: str, file: str) -> tuple[str, str]:
+    """The configuration without its listeners, which it reads from the file, and what is to be in the file."""
+    before, _, rest = text.partition("\n  listeners:\n")
+    listeners, found, clusters = rest.partition("\n  clusters:\n")
+    if not found:
+        raise Wrong("the template has no `listeners` before its `clusters`, as envoy/azure.yaml has them")
+    typed = '    - "@type": type.googleapis.com/envoy.config.listener.v3.Listener\n      '
+    # Envoy wants to know who asks for listeners, even of itself.
+    asks = (
+        "node: { id: tollgate, cluster: tollgate }\n\n"
+        f"dynamic_resources:\n  lds_config: {{ path_config_source: {{ path: {json.dumps(file)} }} }}\n\n"
+    )
+    return f"{asks}{before}{found}{clusters}", "resources:\n" + re.sub("^    - ", typed, listeners, flags=re.MULTILINE)
+
+
+def put(text: str, file: Path) -> None:
+    """Envoy looks at a file when another is moved into its place."""
+    new = file.with_name(f"{file.name}.new")
+    try:
+        new.write_text(text)
+        new.replace(file)
+    except OSError as error:
+        raise Wrong(f"--listeners: {error}") from None
 
 
 def main() -> int:
-    if sys.argv[1:]:
+    arguments = sys.argv[1:]
+    to_file = len(arguments) == 2 and arguments[0] == "--listeners"
+    if arguments and not to_file:
         print(__doc__)
-        return 0 if sys.argv[1:] in (["-h"], ["--help"]) else 2
+        return 0 if arguments in (["-h"], ["--help"]) else 2
     try:
-        sys.stdout.write(render(os.environ))
+        text = render(os.environ)
+        if to_file:
+            file = Path(arguments[1]).absolute()
+            text, listeners = split(text, str(file))
+            put(listeners, file)
+        sys.stdout.write(text)
+        sys.stdout.flush()
         return 0
+    except BrokenPipeError:
+        # Who reads it has seen enough. Python flushes once more at its end, which would tell of it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Wrong as wrong:
         print("envoy/azure.py cannot write a configuration:", *wrong.problems, sep="\n  ", file=sys.stderr)
         return 1

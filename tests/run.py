@@ -1,10 +1,13 @@
-"""`make run`: Envoy with the gate and both stand-ins on fixed ports, until Ctrl-C."""
+"""`make run`: Envoy with the gate and both stand-ins on fixed ports, until Ctrl-C. TOLLGATE_POLICY names a file with
+another policy than that of envoy/envoy.yaml."""
 
+import os
 import sys
 import time
+from pathlib import Path
 
 from e2e.harness import APP_BATCH, APP_CHAT, APP_WRITER, AUDIENCE, TENANT, Gateway, PortTaken, StandIns
-from e2e.harness.gateway import CHAT_PATH, GatewayRefused
+from e2e.harness.gateway import CHAT_PATH, GatewayRefused, set_policy
 from e2e.harness.processes import ROOT, exit_on_signals
 from e2e.harness.stand_ins import FIXED_PORTS
 
@@ -53,16 +56,28 @@ Another token, as an application gets it; new signing keys; the metrics:
   curl -X POST '{entra}/control/rotate' -d '{{"keep_old":true}}'
   curl -s http://127.0.0.1:9901/stats/prometheus | grep ^tollgate_
 
-The policy is in envoy/envoy.yaml. Ctrl-C ends everything.
+The policy is in {policy}, read at the start: after a change, Ctrl-C and `make run` again.
+{more}Ctrl-C ends everything.
 """
+
+
+SHIPPED = "envoy/envoy.yaml"
+OWN = "One of yours: `TOLLGATE_POLICY=mine.json make run`, with the issuer of envoy/envoy.yaml for these tokens.\n"
 
 
 def main() -> int:
     exit_on_signals()
+    policy = os.environ.get("TOLLGATE_POLICY")
+    try:
+        text = Path(policy).read_text() if policy else None
+    except (OSError, UnicodeError) as error:
+        print(f"run: TOLLGATE_POLICY: {error}", file=sys.stderr)
+        return 1
     directory = ROOT / "target" / "run"
     try:
         with StandIns(directory / "stand-ins", FIXED_PORTS) as stand_ins:
-            gateway = Gateway(directory, stand_ins, fixed=True)
+            edit = None if text is None else lambda config: set_policy(config, text)
+            gateway = Gateway(directory, stand_ins, fixed=True, edit=edit)
             try:
                 print(
                     TEXT.format(
@@ -77,6 +92,8 @@ def main() -> int:
                         tenant=TENANT,
                         app=APP_CHAT,
                         audience=AUDIENCE,
+                        policy=policy or SHIPPED,
+                        more=f"What is said of applications above is so in {SHIPPED}.\n" if policy else OWN,
                     ),
                     flush=True,
                 )

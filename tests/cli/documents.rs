@@ -1,4 +1,4 @@
-//! What docs/command-line.md shows is what happens.
+//! What docs/command-line.md and the migration's page show is what happens.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::common::{SIGNER, v1_claims};
-use crate::run::{in_repository, tollgate};
+use crate::run::{in_repository, tollgate, with_input};
 
 /// A command of a sample, and what it writes.
 struct Sample {
@@ -74,6 +74,22 @@ fn samples_write_what_is_shown() {
         assert_eq!(plain(&got), plain(&written), "$ {command}");
     }
     assert_eq!(run, 9);
+}
+
+#[test]
+fn the_policy_of_the_migration_is_what_the_importer_makes_of_it() {
+    let path = in_repository("docs/migrating-from-api-management.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let block = |fence: &str| {
+        let mut blocks = text.split(fence);
+        let block = blocks.nth(1).unwrap().split("\n```").next().unwrap();
+        assert!(blocks.next().is_none(), "one block of {fence}");
+        block.to_owned()
+    };
+    let written = with_input(&["import", "apim", "-", "--strict"], &block("```xml\n")).well();
+    let [shown, written]: [serde_json::Value; 2] =
+        [block("```json\n"), written].map(|text| serde_json::from_str(&text).unwrap());
+    assert_eq!(shown, written);
 }
 
 #[test]

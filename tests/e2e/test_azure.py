@@ -6,6 +6,7 @@ import os
 import re
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,7 @@ WRONG = [
     ({"TOLLGATE_POLICY": "no-such.json"}, "TOLLGATE_POLICY: no-such.json is no file"),
     ({"TOLLGATE_POLICY": "README.md"}, "TOLLGATE_POLICY: README.md is not JSON: Expecting value"),
     ({"TOLLGATE_MODULE": "dist/none.wasm"}, "TOLLGATE_MODULE: dist/none.wasm is no file"),
+    ({"TOLLGATE_TEMPLATE": "none.yaml"}, "TOLLGATE_TEMPLATE: none.yaml is no file"),
     ({"SSL_CERT_FILE": "none.pem"}, "SSL_CERT_FILE: none.pem is no file"),
 ]
 
@@ -217,6 +219,55 @@ def test_an_unknown_placeholder_is_told(directory):
     policy.write_text('{"issuers": [{"tenant_id": "${TENANT}"}]}')
     done = render(TOLLGATE_MODULE=module(), TOLLGATE_POLICY=policy, **NEEDED)
     assert f"{policy} names ${{TENANT}}; known here are AZURE_AUTHORITY_HOST, AZURE_TENANT_ID" in done.stderr
+
+
+def test_a_changed_copy_of_the_template_is_used(directory):
+    directory.mkdir(parents=True, exist_ok=True)
+    template = directory / "mine.yaml"
+    shipped = (ROOT / "envoy" / "azure.yaml").read_text()
+    template.write_text(shipped.replace("stream_idle_timeout: 60s", "stream_idle_timeout: 300s"))
+    assert connection_manager(rendered(TOLLGATE_TEMPLATE=template))["stream_idle_timeout"] == "300s"
+    template.write_text('name: "${RESOURCE}"')
+    done = render(TOLLGATE_MODULE=module(), TOLLGATE_TEMPLATE=template, **NEEDED)
+    assert f"{template} names ${{RESOURCE}}; known here are AZURE_OPENAI_HOST" in done.stderr
+
+
+def test_the_listener_can_stand_in_a_file_of_its_own(directory):
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / "listeners.yaml"
+
+    def run(*arguments, **environment):
+        environment = {"PATH": os.environ["PATH"], "TOLLGATE_MODULE": str(module()), **NEEDED, **environment}
+        return subprocess.run(
+            [sys.executable, SCRIPT, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True
+        )
+
+    done = run("--listeners", file)
+    assert done.returncode == 0, done.stderr
+    whole, parts, listeners = rendered(), yaml.safe_load(done.stdout), yaml.safe_load(file.read_text())
+    assert parts.pop("node").keys() == {"id", "cluster"}
+    assert parts.pop("dynamic_resources") == {"lds_config": {"path_config_source": {"path": str(file)}}}
+    (resource,) = listeners.pop("resources")
+    assert (resource.pop("@type"), listeners) == ("type.googleapis.com/envoy.config.listener.v3.Listener", {})
+    assert [resource] == whole["static_resources"].pop("listeners")
+    assert parts == whole
+
+    assert run("--listeners").returncode == 2
+    assert "--listeners: " in run("--listeners", directory / "none" / "listeners.yaml").stderr
+    template = directory / "none.yaml"
+    template.write_text("admin: {}\n")
+    assert "no `listeners`" in run("--listeners", file, TOLLGATE_TEMPLATE=str(template)).stderr
+
+
+def test_a_reader_that_leaves_gets_no_traceback():
+    reads, writes = os.pipe()
+    os.close(reads)
+    environment = {"PATH": os.environ["PATH"], "TOLLGATE_MODULE": str(module()), **NEEDED}
+    done = subprocess.run(
+        [sys.executable, SCRIPT], env=environment, cwd=ROOT, stdout=writes, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_a_policy_stays_as_it_was_written(directory):
@@ -247,5 +298,5 @@ def test_the_policy_is_checked_as_it_is_documented():
 def test_every_variable_is_documented():
     document = (ROOT / "docs" / "azure.md").read_text()
     names = re.findall(r"^  ([A-Z_]+)  ", SCRIPT.read_text(), re.MULTILINE)
-    assert len(names) == 8
+    assert len(names) == 9
     assert [name for name in names if f"`{name}`" not in document] == []

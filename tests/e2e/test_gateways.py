@@ -1,13 +1,14 @@
 """envoy/istio.yaml and envoy/envoy-gateway.yaml: as much of them as can be told without a cluster."""
 
 import json
+import re
 import subprocess
 
 import pytest
 import yaml
 
 from .harness import shipped_config
-from .harness.gateway import connection_manager
+from .harness.gateway import cluster, connection_manager, listener
 from .harness.processes import ROOT, cli_binary
 
 SIGN_IN, RESOURCE = "login.microsoftonline.com", "my-resource.openai.azure.com"
@@ -96,15 +97,61 @@ def test_certificates_have_to_name_the_host(istio, envoy_gateway, name, host):
 
 
 def test_istio_gets_the_listeners_settings(istio):
-    (patch,) = istio.spec("EnvoyFilter", "openai-listener")["configPatches"]
-    theirs, ours = patch["patch"]["value"]["typed_config"], connection_manager(shipped_config())
+    buffers, manager = (one["patch"]["value"] for one in istio.spec("EnvoyFilter", "openai-listener")["configPatches"])
+    theirs, ours = manager["typed_config"], connection_manager(shipped_config())
     assert theirs.items() <= ours.items()
     left_out = {
-        # Istio's own, by its gateway's topology and its telemetry.
-        "use_remote_address", "internal_address_config", "access_log", "http2_protocol_options",
+        # Istio's own, by its gateway's topology and its telemetry, and Envoy's default.
+        "use_remote_address", "internal_address_config", "access_log",
         "stat_prefix", "http_filters", "route_config",
     }  # fmt: skip
     assert ours.keys() - theirs.keys() == left_out
+    assert buffers.items() <= listener(shipped_config()).items()
+
+
+def test_istio_gets_what_stands_in_the_bootstrap(istio):
+    """As docs/gateways.md installs the gateway: the labels from a ConfigMap, the numbers from an annotation."""
+    (labels,) = (one for one in istio.all if one["kind"] == "ConfigMap")
+    shipped = shipped_config()
+    bootstrap = yaml.safe_load(labels["data"]["custom_bootstrap.json"])
+    assert bootstrap == {"stats_config": shipped["stats_config"]}
+
+    document = (ROOT / "docs" / "gateways.md").read_text()
+    values = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", document, re.DOTALL)[0])
+    annotations = values["podAnnotations"]
+    assert annotations["sidecar.istio.io/componentLogLevel"] == "wasm:info"
+    config = yaml.safe_load(annotations["proxy.istio.io/config"])
+    assert annotations["sidecar.istio.io/bootstrapOverride"] == labels["metadata"]["name"]
+    (layer,) = shipped["layered_runtime"]["layers"]
+    (monitor,) = shipped["overload_manager"]["resource_monitors"]
+    assert config["runtimeValues"] == {name: str(number) for name, number in layer["static_layer"].items()}
+    connections = str(monitor["typed_config"]["max_active_downstream_connections"])
+    assert config["proxyMetadata"] == {"ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS": connections}
+
+
+def test_istio_has_one_gateway_for_it(istio):
+    """A selector that meets another gateway would guard what is not Azure's."""
+    for labels in (
+        istio.spec("WasmPlugin", "tollgate")["selector"]["matchLabels"],
+        istio.spec("Gateway", "openai")["selector"],
+        istio.spec("EnvoyFilter", "openai-listener")["workloadSelector"]["labels"],
+    ):
+        assert labels == {"istio": "openai"}
+    assert {one["metadata"]["namespace"] for one in istio.all} == {"openai"}
+
+
+def test_a_call_is_made_once_and_its_connection_is_not_forgotten(istio, envoy_gateway):
+    (route,) = istio.spec("VirtualService", "openai")["http"]
+    assert route["retries"] == {"attempts": 0}
+    azure = yaml.safe_load((ROOT / "envoy" / "azure.yaml").read_text())
+    keepalive = cluster(azure, "azure_openai")["upstream_connection_options"]["tcp_keepalive"]
+    time, interval = (f"{keepalive[name]}s" for name in ("keepalive_time", "keepalive_interval"))
+    pool = istio.spec("DestinationRule", "azure-openai")["trafficPolicy"]["connectionPool"]
+    assert pool == {"tcp": {"tcpKeepalive": {"time": time, "interval": interval}}}
+    policy = envoy_gateway.spec("BackendTrafficPolicy", "azure-openai")
+    assert policy["tcpKeepalive"] == {"idleTime": time, "interval": interval}
+    # Envoy Gateway tries again only where a policy says so.
+    assert "retry" not in policy
 
 
 def test_envoy_gateway_gets_the_listeners_settings(envoy_gateway):
