@@ -9,8 +9,8 @@ import yaml
 
 from .harness import APP_CHAT, GatewayRefused, new_app, shipped_config, shipped_policy
 from .harness.figures import figure
-from .harness.gateway import plugin, set_policy
-from .harness.processes import envoy_binary, module
+from .harness.gateway import fit, plugin, set_policy
+from .harness.processes import envoy_binary, envoy_version, module
 
 PASSES = (200, None)
 
@@ -99,7 +99,7 @@ def test_i5_r23_a_bad_policy_stops_envoy_at_start(start_gateway, stand_ins, case
 def test_i5_r23_envoy_says_so_before_it_starts(stand_ins, directory):
     """`envoy --mode validate`, as a pipeline asks it."""
     directory.mkdir(parents=True, exist_ok=True)
-    config = shipped_config()
+    config = fit(shipped_config(), envoy_version())
     plugin(config)["vm_config"]["code"]["local"]["filename"] = str(module())
     path = directory / "envoy.yaml"
 
