@@ -7,6 +7,9 @@ import pytest
 from .harness import Gateway, new_app, shipped_policy
 from .harness.gateway import plugin
 
+# What is withheld on purpose stands in the logs as if a worker had died of it.
+pytestmark = pytest.mark.usefixtures("apart")
+
 PASSES, NO_KEYS = (200, None), (503, "KeysUnavailable")
 RESTRICTED = "restricted proxy-wasm capability"
 AT_ONCE = 3

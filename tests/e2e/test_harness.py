@@ -6,12 +6,8 @@ from .harness import Gateway, secrets, shipped_policy
 from .harness.gateway import SIGNS_OF_DEATH, connection_manager
 
 
-@pytest.fixture(autouse=True)
-def apart():
-    """What these tests put there to be found is not among what the others left."""
-    before = len(Gateway.ended)
-    yield
-    del Gateway.ended[before:]
+# What these tests put there to be found is not among what the others left.
+pytestmark = pytest.mark.usefixtures("apart")
 
 
 def log_a_header(name: str):
