@@ -35,7 +35,7 @@ def chaos_module() -> Path:
 
 
 @pytest.fixture
-def start_chaos(directory, chaos_module):
+def start_chaos(directory, chaos_module, apart):
     """Starts gateways whose VMs may die; nothing else may go wrong."""
     started = []
 
@@ -49,10 +49,7 @@ def start_chaos(directory, chaos_module):
         return gateway
 
     yield start
-    before = len(Gateway.ended)
     problems = [problem for gateway in started for problem in gateway.stop()]
-    # These were killed on purpose, and are none of those that lived on.
-    del Gateway.ended[before:]
     allowed = ("vm_reload", "Function: proxy_", "Uncaught RuntimeError", "in-VM backtrace")
     problems = [problem for problem in problems if not any(sign in problem for sign in allowed)]
     assert not problems, "\n".join(problems)
