@@ -297,7 +297,8 @@ pub fn protocols_without_keys(values: &[&[u8]]) -> Vec<u8> {
 
 /// Whether two names are the same, however they are written: many backends take `_` for `-` (CGI,
 /// WSGI), so a name in that spelling is the same name.
-fn same_name(name: &[u8], known: &str) -> bool {
+#[must_use]
+pub fn same_name(name: &[u8], known: &str) -> bool {
     name.len() == known.len()
         && name
             .iter()

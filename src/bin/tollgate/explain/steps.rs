@@ -11,7 +11,7 @@ use tollgate::limits::Reached;
 use tollgate::operations::Unread;
 use tollgate::policy::Policy;
 use tollgate::refusal::Refusal;
-use tollgate::request::HeaderMap;
+use tollgate::request::{HeaderMap, same_name};
 use tollgate::time::Time;
 use tollgate::usage::BodyError;
 
@@ -220,14 +220,11 @@ pub(super) fn notes(asked: &Asked<'_>, verdict: &Verdict) -> Vec<String> {
 
 /// Why a header does not go on.
 fn why_unseen(name: &str, policy: &Policy) -> &'static str {
-    // `_` is read as `-`, as the core does.
-    let name = name.to_ascii_lowercase().replace('_', "-");
+    let is = |known: &String| same_name(name.as_bytes(), known);
     let mut identities = policy.forward.headers.iter();
-    match name.as_str() {
-        _ if policy.api_keys.headers.contains(&name) => "the policy has API keys removed",
-        _ if identities.any(|(known, _)| known.replace('_', "-") == name) => {
-            "only the gateway may set it"
-        }
+    match name.to_ascii_lowercase().replace('_', "-").as_str() {
+        _ if policy.api_keys.headers.iter().any(is) => "the policy has API keys removed",
+        _ if identities.any(|(known, _)| is(known)) => "only the gateway may set it",
         "accept-encoding" => "the answer is read for its usage, and must not be compressed",
         "content-length" => "usage is asked for in streams, so the body may grow",
         "authorization" => "the policy keeps the token from the backend",
