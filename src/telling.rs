@@ -17,9 +17,10 @@ use crate::usage::Usage;
 /// Longest text taken from a request into the log, in bytes.
 const MAX_TEXT: usize = 1024;
 
-/// Labels of requests without a known application, and of those that no list names.
-const NO_APP: &str = "none";
-const UNLISTED: &str = "unlisted";
+/// The label `app` of requests without a known application.
+pub const NO_APP: &str = "none";
+/// The label `app` of applications without a name.
+pub const UNLISTED: &str = "unlisted";
 
 /// What became of a request, as it is told.
 #[derive(Clone, Debug)]
@@ -266,12 +267,18 @@ pub fn metric(name: &str, labels: &[(&str, &str)]) -> String {
             metric.push('.');
             metric.push_str(label);
             metric.push('.');
-            metric.extend(value.chars().map(|character| {
-                let plain = character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
-                if plain { character } else { '_' }
-            }));
+            metric.push_str(&label_value(value));
             metric
         })
+}
+
+/// A label's value as it stands in a metric's name, which dots take apart.
+#[must_use]
+pub fn label_value(text: &str) -> String {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "_-".contains(character);
+    text.chars()
+        .map(|character| if is_plain(character) { character } else { '_' })
+        .collect()
 }
 
 /// One request, for its log line.

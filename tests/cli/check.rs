@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use crate::common::{APP, AUDIENCE, TENANT};
 use crate::run::{command, file, in_repository, tollgate, with_input};
 
+const OTHER: &str = "bbbbbbbb-0000-0000-0000-000000000002";
+
 const BAD: &str = r#"{
   "issuers": [{
     "tenant_id": "11111111-2222-3333-4444-555555555555",
@@ -301,6 +303,17 @@ fn what_is_unwise_is_a_warning_and_with_strict_an_error() {
             "keys are fetched without TLS",
         ),
         (
+            json!({ "apps": [
+                { "app_id": APP, "name": "team.a" },
+                { "app_id": OTHER, "name": "team_a" },
+            ] }),
+            "apps[1].name: \"team_a\" is \"team_a\" in metrics, where the calls of \"team.a\" are counted too",
+        ),
+        (
+            json!({ "apps": [{ "app_id": APP, "name": "none" }] }),
+            "apps[0].name: \"none\" is \"none\" in metrics, where requests without an application",
+        ),
+        (
             json!({ "public_paths": ["/ok", "/open*"] }),
             "public_paths[1]: opens the API",
         ),
@@ -329,6 +342,10 @@ fn what_is_unwise_is_a_warning_and_with_strict_an_error() {
     for policy in [
         issuer(json!({ "clock_skew": "300s" })),
         json!({ "public_paths": ["/status", "/opening"] }),
+        json!({ "apps": [
+            { "app_id": APP, "name": "team-a" },
+            { "app_id": OTHER, "name": "team_a" },
+        ] }),
         json!({ "apps": [{ "app_id": APP }], "default_app": { "access": "deny" , "limits": [{ "calls": 1, "per": "1s" }] } }),
     ] {
         let path = file("wise.json", &good(&policy));

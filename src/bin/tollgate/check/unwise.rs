@@ -1,6 +1,9 @@
 //! What is legal in a policy, and probably not meant.
 
+use std::collections::HashMap;
+
 use tollgate::policy::{Access, ApiKeyAction, App, FetchStart, KeySource, Mode, Pattern, Policy};
+use tollgate::telling::{NO_APP, UNLISTED, label_value};
 use tollgate::url::Scheme;
 
 use crate::place::Embedded;
@@ -36,6 +39,7 @@ pub(super) fn warnings(embedded: &Embedded, policy: &Policy) -> Vec<Finding> {
     };
     issuers(policy, &mut warn);
     limits(policy, &mut warn);
+    labels(policy, &mut warn);
     public_paths(policy, &mut warn);
     keys_and_mode(policy, &mut warn);
     findings.sort_by_key(|finding| finding.span.start);
@@ -92,6 +96,28 @@ fn limits(policy: &Policy, warn: Warn<'_>) {
         let problem = "applications that are not listed have no limits";
         let remedy = "add \"default_app\" with \"limits\", or with \"access\": \"deny\"";
         warn("default_app", problem, remedy);
+    }
+}
+
+/// Applications that metrics cannot tell apart, because their names read alike there.
+fn labels(policy: &Policy, warn: Warn<'_>) {
+    let mut taken = HashMap::from([
+        (NO_APP.to_owned(), "requests without an application".to_owned()),
+        (UNLISTED.to_owned(), "applications without a name".to_owned()),
+    ]);
+    let listed = policy.apps.listed.iter().enumerate();
+    let named = listed.filter_map(|(index, app)| Some((index, app.name.as_deref()?)));
+    for (index, name) in named {
+        let label = label_value(name);
+        match taken.get(&label) {
+            Some(others) => {
+                let problem =
+                    format!("{name:?} is {label:?} in metrics, where {others} are counted too");
+                let remedy = "write a name that differs in letters, digits, \"_\" or \"-\"";
+                warn(&format!("apps[{index}].name"), &problem, remedy);
+            }
+            None => drop(taken.insert(label, format!("the calls of {name:?}"))),
+        }
     }
 }
 
