@@ -228,7 +228,7 @@ impl RequestBody {
             (true, false) => return u64::MAX,
             (true, true) => {
                 let each = self.reader.max_tokens().unwrap_or(UNBOUNDED_ANSWER);
-                each.saturating_mul(self.reader.choices().unwrap_or(1).max(1))
+                each.saturating_mul(self.reader.choices())
             }
         };
         prompt_tokens(size).saturating_add(answers)
@@ -259,12 +259,13 @@ pub fn takes_stream_options(
 }
 
 /// `stream_options` that ask for usage too. `null` only becomes an object where it is known that a
-/// stream is asked for.
+/// stream is asked for; of what has members twice, which readers take as they like, nothing else stays.
 fn with_usage(options: &[u8], is_stream: bool) -> Option<Vec<u8>> {
-    let members = match json::parse(options).ok()? {
-        Value::Null if is_stream => Object::default(),
-        Value::Object(members) => members,
-        _ => return None,
+    let members = match json::parse(options) {
+        Ok(Value::Null) if is_stream => Object::default(),
+        Ok(Value::Object(members)) => members,
+        Err(_) if options.starts_with(b"{") => Object::default(),
+        Ok(_) | Err(_) => return None,
     };
     let others = members.iter().filter(|(name, _)| *name != USAGE_OPTION);
     let mut members: Vec<_> = others

@@ -22,7 +22,7 @@ use crate::limits::{
     self, Admission, Admitted, Asking, CounterKeys, NamedLimit, Settlement, TokensUsed,
 };
 use crate::metering::{Meter, Used};
-use crate::operations::{ModelPlace, Operation, Unread};
+use crate::operations::{ModelPlace, Operation, Unread, is_deployment};
 use crate::policy::{
     Access, ApiKeyAction, App, CorsPreflight, Deployments, HeaderSource, Issuer, Mode, Policy,
 };
@@ -123,6 +123,8 @@ pub struct Pending {
     caller: Caller,
     asked: Asked,
     place: ModelPlace,
+    /// The head names another deployment that the request runs.
+    runs_another: bool,
 }
 
 /// A request that goes on.
@@ -186,12 +188,17 @@ impl Pending {
         Told::undecided(Some(Rc::clone(self.caller.claims())), self.asked.clone())
     }
 
-    fn new(caller: Caller, asked: Asked, operation: &Result<Operation<'_>, Unread>) -> Self {
-        let place = reading::place(operation);
+    fn new(
+        caller: Caller,
+        asked: Asked,
+        operation: &Result<Operation<'_>, Unread>,
+        head: &RequestHead<'_>,
+    ) -> Self {
         Self {
             caller,
             asked,
-            place,
+            place: reading::place(operation),
+            runs_another: !head.image_deployments.is_empty(),
         }
     }
 }
@@ -276,7 +283,7 @@ impl Gateway {
                         .body
                         .unwrap_or_else(|| Box::new(RequestBody::new(headers, false))),
                     meter: reading.meter,
-                    pending: Pending::new(caller, asked, &operation),
+                    pending: Pending::new(caller, asked, &operation, &head),
                 });
             }
             (Err(Stop::Wait { issuer }), Mode::Enforce, Patience::Wait) => {
@@ -303,6 +310,7 @@ impl Gateway {
             caller,
             mut asked,
             place,
+            runs_another,
         } = pending;
         let claims = caller.into_claims();
         let app = policy.apps.find(claims.app_id);
@@ -320,7 +328,7 @@ impl Gateway {
         asked.deployment = named.filter(|name| is_tellable(name)).map(str::to_owned);
         let asking = Asking {
             action: asked.action,
-            deployment: reading::deployment(place, named),
+            deployment: reading::deployment(place, named, runs_another),
             reserve: body.bound(asked.action),
         };
         let decided =
@@ -371,11 +379,12 @@ impl Gateway {
         if app.access == Access::Deny {
             return Err(Refusal::App.into());
         }
-        permit(app, operation)?;
+        permit(app, operation, head)?;
         if reading::body_decides(app, head, operation, &policy) {
+            self.look(app, app_id, operation, around)?;
             return Ok(Step::Body(admitted));
         }
-        let asking = reading::asking(operation);
+        let asking = reading::asking(operation, head);
         let admission = self.count(app, app_id, &asking, around.clock, around.store)?;
         Ok(Step::Admitted(admission))
     }
@@ -484,22 +493,50 @@ impl Gateway {
         if !app.limits.iter().any(|limit| limit.is_for(asking)) {
             return Ok(None);
         }
-        let listed = self.policy.apps.by_id.get(&app_id);
-        let index = listed.copied().unwrap_or(self.policy.apps.listed.len());
+        let (key, index) = self.counter(app_id, store)?;
         let limits = self.limits.get(index).ok_or(Refusal::Counters)?;
-        let key = match listed {
-            Some(_) => self.counters.listed(app_id),
-            None => self
-                .counters
-                .unlisted(store, app_id)
-                .map_err(|_| Refusal::Counters)?,
-        };
         let retries = &mut self.tallies.counter_retries;
         match limits::admit(store, key, limits, asking, clock, retries) {
             Ok(Admitted::Counted(admission)) => Ok(Some(admission)),
             Ok(Admitted::Reached(reached)) => Err(Refusal::Limit(reached)),
             Err(_) => Err(Refusal::Counters),
         }
+    }
+
+    /// Refuses a call whose limits are reached before its body is read: its head would go on to the backend,
+    /// again and again, as long as the body does not end.
+    fn look(
+        &mut self,
+        app: &App,
+        app_id: Guid,
+        operation: &Result<Operation<'_>, Unread>,
+        around: &Around<'_>,
+    ) -> Result<(), Refusal> {
+        if app.limits.is_empty() {
+            return Ok(());
+        }
+        let (key, index) = self.counter(app_id, around.store)?;
+        let limits = self.limits.get(index).ok_or(Refusal::Counters)?;
+        let action = operation.as_ref().ok().map(|operation| operation.action);
+        match limits::look(around.store, &key, limits, action, around.clock) {
+            Ok(None) => Ok(()),
+            Ok(Some(reached)) => Err(Refusal::Limit(reached)),
+            Err(_) => Err(Refusal::Counters),
+        }
+    }
+
+    /// The key of an application's counters, and where its limits are.
+    fn counter(
+        &mut self,
+        app_id: Guid,
+        store: &dyn SharedStore,
+    ) -> Result<(String, usize), Refusal> {
+        if let Some(index) = self.policy.apps.by_id.get(&app_id) {
+            return Ok((self.counters.listed(app_id), *index));
+        }
+        let key = self.counters.unlisted(store, app_id);
+        let key = key.map_err(|_| Refusal::Counters)?;
+        Ok((key, self.policy.apps.listed.len()))
     }
 
     /// Settles a call whose answer is known, or known never to come. `used` is what it used.
@@ -655,7 +692,11 @@ pub(crate) fn after(now: Time, clock: &dyn Fn() -> Time) -> impl Fn() -> Time {
 
 /// Whether an application may do what is asked. One that is narrowed in any way may do nothing that
 /// is not known, or that has two readings.
-fn permit(app: &App, operation: &Result<Operation<'_>, Unread>) -> Result<(), Refusal> {
+fn permit(
+    app: &App,
+    operation: &Result<Operation<'_>, Unread>,
+    head: &RequestHead<'_>,
+) -> Result<(), Refusal> {
     if app.roles.is_none() && app.deployments.is_none() {
         return Ok(());
     }
@@ -670,6 +711,12 @@ fn permit(app: &App, operation: &Result<Operation<'_>, Unread>) -> Result<(), Re
     let Some(deployments) = &app.deployments else {
         return Ok(());
     };
+    let is_included = |name: &&[u8]| {
+        str::from_utf8(name).is_ok_and(|name| is_deployment(name) && deployments.include(name))
+    };
+    if !head.image_deployments.iter().all(is_included) {
+        return Err(Refusal::Deployment);
+    }
     match (operation.deployment, operation.model) {
         (Some(name), _) if deployments.include(name) => Ok(()),
         // The body decides.

@@ -24,6 +24,7 @@
 //! | [`refusal`] | why not, and what that is called outside |
 //! | [`answer`] | codes as HTTP |
 //! | [`telling`] | request log, filter state, metric names |
+//! | [`secrets`] | what looks like a token or a key, and is not told |
 //! | [`store`] | shared data |
 //! | [`json`], [`protobuf`], [`guid`], [`url`], [`time`], [`api_version`] | small types that all of them use |
 #![cfg_attr(
@@ -55,6 +56,7 @@ pub mod protobuf;
 pub mod refusal;
 pub mod request;
 pub mod roles;
+pub mod secrets;
 pub mod store;
 pub mod telling;
 pub mod time;

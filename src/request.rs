@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::api_version::ApiVersion;
 use crate::operations::{Operation, Unread};
 use crate::policy::{Pattern, Policy};
+use crate::secrets;
 
 /// Request headers that change what a backend does without changing what was decided.
 /// They are removed from every request.
@@ -16,8 +17,8 @@ const OVERRIDES: [&str; 5] = [
     "x-rewrite-url",
 ];
 
-/// What the log shows for a secret in a path.
-const HIDDEN: &[u8] = b"...";
+/// By which a request names the deployment that makes images for it (Azure OpenAI, "Image generation tool").
+const IMAGE_DEPLOYMENT: &str = "x-ms-oai-image-generation-deployment";
 
 /// The subprotocol by which browsers hand OpenAI keys to WebSocket endpoints.
 const KEY_SUBPROTOCOL: &[u8] = b"openai-insecure-api-key.";
@@ -119,6 +120,8 @@ pub struct RequestHead<'a> {
     pub key_protocols: Option<Vec<&'a [u8]>>,
     /// Names of headers that callers must not send: identity headers and overrides.
     pub foreign: Vec<&'a [u8]>,
+    /// Every value of `x-ms-oai-image-generation-deployment`: a second deployment that the request runs.
+    pub image_deployments: Vec<&'a [u8]>,
     /// `access-control-request-method` is there.
     pub asks_for_method: bool,
     /// `accept-encoding` is there.
@@ -143,7 +146,7 @@ impl<'a> RequestHead<'a> {
                 b"access-control-request-method" => head.asks_for_method = true,
                 _ if same_name(name, "authorization") => head.authorization.push(value),
                 _ if same_name(name, "sec-websocket-protocol") => protocols.push(value),
-                _ if special.include(name.len()) => head.note_special(name, policy),
+                _ if special.include(name.len()) => head.note_special(name, value, policy),
                 _ => {}
             }
         }
@@ -156,7 +159,10 @@ impl<'a> RequestHead<'a> {
         head
     }
 
-    fn note_special(&mut self, name: &'a [u8], policy: &Policy) {
+    fn note_special(&mut self, name: &'a [u8], value: &'a [u8], policy: &Policy) {
+        if same_name(name, IMAGE_DEPLOYMENT) {
+            self.image_deployments.push(value);
+        }
         if policy
             .api_keys
             .headers
@@ -174,6 +180,13 @@ impl<'a> RequestHead<'a> {
         {
             self.foreign.push(name);
         }
+    }
+
+    /// Names that have no business in trailers: those of what decides, in any policy.
+    pub fn unfit_for_trailers(&self) -> impl Iterator<Item = &'a [u8]> {
+        let credential = (!self.authorization.is_empty()).then_some(&b"authorization"[..]);
+        let named = self.key_headers.iter().chain(&self.foreign).copied();
+        named.chain(credential)
     }
 
     /// Whether this is a CORS preflight request (Fetch standard, "CORS protocol").
@@ -210,23 +223,16 @@ impl<'a> RequestHead<'a> {
             .and_then(ApiVersion::read)
     }
 
-    /// The path, for the log: up to what looks like a token, or like an API key by its name.
+    /// The path, for the log.
     #[must_use]
     pub fn path_to_tell(&self, names: &[String]) -> Cow<'a, [u8]> {
-        let path = self.path;
-        let secret = (0..path.len()).find_map(|at| {
-            let rest = path.get(at..)?;
-            let before = path.get(..at).unwrap_or_default();
-            if starts_token(before, rest) {
-                return Some((before, ""));
-            }
-            let name = names.iter().find(|name| starts_with_name(rest, name))?;
-            Some((before, name.as_str()))
-        });
-        match secret {
-            None => Cow::Borrowed(path),
-            Some((before, name)) => Cow::Owned([before, name.as_bytes(), HIDDEN].concat()),
-        }
+        secrets::hide(self.path, names)
+    }
+
+    /// `x-request-id`, for the log.
+    #[must_use]
+    pub fn request_id_to_tell(&self) -> Option<&'a [u8]> {
+        self.request_id.filter(|id| !secrets::holds_token(id))
     }
 
     /// The method, for the log, if it may be one: HTTP/2 lets a caller write anything there.
@@ -237,7 +243,7 @@ impl<'a> RequestHead<'a> {
         if self.method.len() <= MAX && self.method.iter().all(is_plain) {
             self.method
         } else {
-            HIDDEN
+            secrets::HIDDEN
         }
     }
 
@@ -268,8 +274,8 @@ impl Lengths {
     fn of_special(policy: &Policy) -> Self {
         let keys = policy.api_keys.headers.iter().map(String::len);
         let identity = policy.forward.headers.iter().map(|(name, _)| name.len());
-        let overrides = OVERRIDES.iter().map(|name| name.len());
-        let lengths = keys.chain(identity).chain(overrides);
+        let ours = OVERRIDES.iter().chain([&IMAGE_DEPLOYMENT]);
+        let lengths = keys.chain(identity).chain(ours.map(|name| name.len()));
         Self(lengths.fold(0, |all, length| all | Self::bit(length)))
     }
 
@@ -307,7 +313,7 @@ pub fn same_name(name: &[u8], known: &str) -> bool {
 }
 
 /// A byte of a name, as readers that do not tell case, `_` and `-` apart take it.
-fn folded(byte: u8) -> u8 {
+pub(crate) fn folded(byte: u8) -> u8 {
     if byte == b'_' {
         b'-'
     } else {
@@ -364,27 +370,6 @@ fn is_named(pair: &[u8], names: &[String]) -> bool {
     names.iter().any(|known| reads_as(name, known))
 }
 
-/// Whether a token begins here: a word of base64url, ended by a dot, that stands for `{` and a quote or a
-/// space (RFC 7515 section 3.1).
-fn starts_token(before: &[u8], rest: &[u8]) -> bool {
-    const SHORTEST: usize = 8;
-    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
-    let follows_escape = matches!(before, [.., b'%', _, _]);
-    if !matches!(rest, [b'e', b'y' | b'w', ..])
-        || (before.last().is_some_and(is_word) && !follows_escape)
-    {
-        return false;
-    }
-    let word = Decoded(rest).take_while(is_word).count();
-    word >= SHORTEST && Decoded(rest).nth(word) == Some(b'.')
-}
-
-/// Whether text begins with a name, however that is written.
-fn starts_with_name(text: &[u8], known: &str) -> bool {
-    let mut text = Decoded(text).map(folded);
-    known.bytes().all(|byte| text.next() == Some(folded(byte)))
-}
-
 /// Whether some reader takes an encoded parameter name for `known`: names are cut at a zero byte (C) and at
 /// a bracket (arrays in PHP and Rails), spaces and question marks before them do not count, `+` is a space, and case, `_`,
 /// dots and spaces within differ nowhere (PHP).
@@ -403,7 +388,8 @@ pub(crate) fn reads_as(encoded: &[u8], known: &str) -> bool {
 }
 
 /// The bytes of percent-encoded text. What is no escape stands for itself.
-struct Decoded<'a>(&'a [u8]);
+#[derive(Clone)]
+pub(crate) struct Decoded<'a>(pub(crate) &'a [u8]);
 
 impl Iterator for Decoded<'_> {
     type Item = u8;
@@ -562,37 +548,6 @@ mod tests {
             };
             let version = head.api_version().map(ApiVersion::as_bytes);
             assert_eq!(version, expected.map(str::as_bytes), "{query}");
-        }
-    }
-
-    #[test]
-    fn the_path_is_told_without_secrets() {
-        let names = ["api-key".to_owned()];
-        for (path, expected) in [
-            ("/openai/v1/models", "/openai/v1/models"),
-            ("/openai/a;b=c;d/e", "/openai/a;b=c;d/e"),
-            (
-                "/hey-assistant.v1/eyJhb/eyes",
-                "/hey-assistant.v1/eyJhb/eyes",
-            ),
-            ("/a/eyJhbGci.eyJh.c2ln/b", "/a/..."),
-            ("/a/ewogImFs.eyJh.c2ln/b", "/a/..."),
-            ("/a/Bearer%20eyJhbGci%2EeyJh%2Ec2ln", "/a/Bearer%20..."),
-            ("/a/Bearer eyJhbGci.x.y", "/a/Bearer ..."),
-            ("/a;api-key=secret/b", "/a;api-key..."),
-            ("/a;API%5Fkey=secret;c", "/a;api-key..."),
-            ("/models%3Fapi-key=secret", "/models%3Fapi-key..."),
-            ("/models&api-key%3Dsecret", "/models&api-key..."),
-            ("/openai/api-key/secret", "/openai/api-key..."),
-            ("/openai/%61pi-key:secret", "/openai/api-key..."),
-            ("", ""),
-        ] {
-            let head = RequestHead {
-                path: path.as_bytes(),
-                ..RequestHead::default()
-            };
-            let told = head.path_to_tell(&names);
-            assert_eq!(str::from_utf8(&told), Ok(expected), "{path}");
         }
     }
 

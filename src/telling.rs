@@ -11,6 +11,7 @@ use crate::metering::Used;
 use crate::operations::{Action, Operation};
 use crate::policy::{App, FilterStateField, Policy};
 use crate::refusal::{Code, Outcome};
+use crate::secrets;
 use crate::time::Time;
 use crate::usage::Usage;
 
@@ -82,6 +83,12 @@ impl Told {
         }
     }
 
+    /// The deployment that was asked for, if what stands in its place may be one.
+    fn deployment(&self) -> Option<&str> {
+        let name = self.asked.deployment.as_deref()?;
+        (!secrets::holds_secret(name.as_bytes())).then_some(name)
+    }
+
     fn app<'p>(&self, policy: &'p Policy) -> Option<&'p App> {
         self.claims
             .as_ref()
@@ -100,7 +107,7 @@ impl Told {
             FilterStateField::TenantId => Some(claims?.tid?.to_string()),
             FilterStateField::ObjectId => Some(claims?.oid?.to_string()),
             FilterStateField::Action => Some(self.asked.action?.to_string()),
-            FilterStateField::Deployment => self.asked.deployment.clone(),
+            FilterStateField::Deployment => self.deployment().map(str::to_owned),
             FilterStateField::PromptTokens
             | FilterStateField::CompletionTokens
             | FilterStateField::TotalTokens => None,
@@ -334,7 +341,7 @@ impl RequestLine<'_> {
         line.text("token_id", claims.and_then(|claims| claims.uti.as_deref()));
         line.text("idtyp", claims.and_then(|claims| claims.idtyp.as_deref()));
         line.text("action", action.map(|action| action.to_string()).as_deref());
-        line.text("deployment", told.asked.deployment.as_deref());
+        line.text("deployment", told.deployment());
         line.foreign("api_version", self.api_version);
         line.foreign("method", Some(self.method));
         line.foreign("path", Some(self.path));

@@ -13,8 +13,10 @@ use std::collections::BTreeMap;
 use common::{APP, Bench, PATH, SIGNER, code, policy, v1_claims};
 use serde_json::{Value, json};
 use tollgate::answer::Answer;
-use tollgate::gateway::Verdict;
+use tollgate::gateway::{Patience, Verdict};
 use tollgate::refusal::Code::{self, *};
+use tollgate::request::HeaderMap;
+use tollgate::time::Time;
 
 const V1_CHAT: &str = "/openai/v1/chat/completions";
 
@@ -99,6 +101,117 @@ fn models_in_bodies_are_deployments() {
     let multipart = "multipart/form-data; boundary=x";
     let verdict = caller.ask("/openai/v1/audio/transcriptions", multipart, "--x");
     assert_eq!(code(&verdict), Some(DeploymentNotAllowed));
+}
+
+/// Azure OpenAI makes images with the deployment that this header names.
+#[test]
+fn a_deployment_for_images_is_one_too() {
+    const HEADER: &str = "x-ms-oai-image-generation-deployment";
+    const RESPONSES: &str = "/openai/v1/responses";
+    let ask = |caller: &mut Caller, path: &str, images: &[&str]| {
+        let authorization = caller.authorization.clone();
+        let mut headers = vec![(":path", path), ("authorization", &*authorization)];
+        headers.extend(images.iter().map(|name| (HEADER, *name)));
+        code(&caller.bench.decide_body(&headers, r#"{"model":"gpt-4o"}"#))
+    };
+    let mut narrowed = Caller::new(json!({ "deployments": ["gpt-4o", "draw-*"] }), &json!({}));
+    for path in [RESPONSES, PATH] {
+        for allowed in [&[][..], &["draw-1"], &["Draw-2", "gpt-4o"]] {
+            assert_eq!(
+                ask(&mut narrowed, path, allowed),
+                None,
+                "{path} {allowed:?}"
+            );
+        }
+        for refused in [
+            &["gpt-image-1"][..],
+            &[""],
+            &["draw-1", "gpt-image-1"],
+            &["draw-1,x"],
+        ] {
+            let code = ask(&mut narrowed, path, refused);
+            assert_eq!(code, Some(DeploymentNotAllowed), "{path} {refused:?}");
+        }
+    }
+    // A limit for it counts the call.
+    let limit = json!({ "calls": 1, "per": "60s", "deployments": ["gpt-image-1"] });
+    let mut limited = Caller::new(json!({ "limits": [limit] }), &json!({}));
+    assert_eq!(ask(&mut limited, RESPONSES, &["gpt-image-1"]), None);
+    for path in [RESPONSES, PATH] {
+        assert_eq!(ask(&mut limited, path, &[]), None);
+        let again = ask(&mut limited, path, &["gpt-image-1"]);
+        assert_eq!(again, Some(RateLimitExceeded), "{path}");
+    }
+}
+
+/// An assistant that is changed names a model as one that is made does.
+#[test]
+fn a_change_of_an_assistant_names_a_deployment() {
+    let mut caller = Caller::new(json!({ "deployments": ["gpt-4o"] }), &json!({}));
+    for path in [
+        "/openai/v1/assistants/asst_1",
+        "/openai/assistants/asst_1?api-version=2024-10-21",
+    ] {
+        assert_eq!(caller.code(path, r#"{"model":"gpt-4o"}"#), None);
+        for body in [r#"{"model":"o1"}"#, r#"{"name":"x"}"#] {
+            let code = caller.code(path, body);
+            assert_eq!(code, Some(DeploymentNotAllowed), "{path} {body}");
+        }
+    }
+}
+
+/// The head would go on, and again and again, as long as the body does not end.
+#[test]
+fn a_limit_that_is_reached_refuses_the_head() {
+    let head = |caller: &mut Caller, path: &str| {
+        let authorization = caller.authorization.clone();
+        let pairs = [
+            (":method", "POST"),
+            (":path", path),
+            ("authorization", &*authorization),
+        ];
+        let pairs = pairs.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let now = Time::from_millis(caller.bench.now);
+        let headers = HeaderMap::from_pairs(pairs);
+        let Bench { gateway, store, .. } = &mut caller.bench;
+        match gateway.decide(&headers, &|| now, &**store, Patience::Wait) {
+            Verdict::Refuse(refuse) => Some(refuse.refusal.code()),
+            Verdict::Read(_) => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (limit, refused) in [
+        (json!({ "calls": 1, "per": "60s" }), Some(RateLimitExceeded)),
+        (
+            json!({ "calls": 1, "per": "60s", "operations": ["Microsoft.CognitiveServices/accounts/OpenAI/deployments/chat/completions/action"] }),
+            Some(RateLimitExceeded),
+        ),
+        (
+            json!({ "tokens": 1030, "per": "60s", "reserve": true }),
+            None,
+        ),
+        (
+            json!({ "tokens": 1001, "per": "60s", "reserve": true }),
+            Some(TokenLimitExceeded),
+        ),
+        // Another deployment may be meant.
+        (
+            json!({ "calls": 1, "per": "60s", "deployments": ["gpt-4o"] }),
+            None,
+        ),
+    ] {
+        let mut caller = Caller::new(json!({ "limits": [limit] }), &json!({}));
+        assert_eq!(head(&mut caller, V1_CHAT), None, "{limit}");
+        let body = r#"{"model":"gpt-4o","max_tokens":992}"#;
+        assert_eq!(caller.code(V1_CHAT, body), None, "{limit}");
+        assert_eq!(head(&mut caller, V1_CHAT), refused, "{limit}");
+        // A look takes nothing.
+        caller.bench.now += 61_000;
+        for _ in 0..3 {
+            assert_eq!(head(&mut caller, V1_CHAT), None, "{limit}");
+        }
+        assert_eq!(caller.code(V1_CHAT, body), None, "{limit}");
+    }
 }
 
 #[test]

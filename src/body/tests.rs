@@ -65,6 +65,23 @@ fn a_stream_that_does_not_ask_for_usage_does_so_now() {
             r#"{"stream":true,"stream_options":null,"n":1}"#,
             r#"{"stream":true,"stream_options":{"include_usage":true},"n":1}"#,
         ),
+        // What has members twice is read as the backend likes.
+        (
+            r#"{"stream":true,"stream_options":{"include_usage":true,"include_usage":false}}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
+        ),
+        (
+            r#"{"stream":true,"stream_options":{"a":1,"a":2}}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
+        ),
+        (
+            r#"{"data_sources":null,"stream":true}"#,
+            r#"{"data_sources":null,"stream":true,"stream_options":{"include_usage":true}}"#,
+        ),
+        (
+            r#"{"stream":true,"data_sources":[]}"#,
+            r#"{"stream":true,"data_sources":[],"stream_options":{"include_usage":true}}"#,
+        ),
     ] {
         assert_eq!(injected(body), (expected.to_owned(), true), "{body}");
     }
@@ -175,6 +192,8 @@ fn bounds_add_up_prompt_and_answers() {
     assert_eq!(chat(r#"{"max_tokens":100,"n":3}"#), 6 + 300);
     assert_eq!(chat(r#"{"max_completion_tokens":7}"#), 7 + 7);
     assert_eq!(chat("{}"), 1 + UNBOUNDED_ANSWER);
+    let prompts = r#"{"prompt":["a","b"],"max_tokens":100}"#;
+    assert_eq!(bound(&[JSON], prompts, Action::Completions), 10 + 200);
     let overflow = format!(r#"{{"max_tokens":{0},"n":{0}}}"#, u64::MAX);
     assert_eq!(chat(&overflow), u64::MAX);
     assert_eq!(bound(&[JSON], r#"{"input":"abcd"}"#, Action::Embeddings), 4);

@@ -83,20 +83,29 @@ pub(super) fn body_decides(
 }
 
 /// What limits need to know of a request that is decided on without its body.
-pub(super) fn asking<'a>(operation: &Result<Operation<'a>, Unread>) -> Asking<'a> {
+pub(super) fn asking<'a>(
+    operation: &Result<Operation<'a>, Unread>,
+    head: &RequestHead<'_>,
+) -> Asking<'a> {
+    let runs_another = !head.image_deployments.is_empty();
     let known = operation.as_ref().ok();
     let named = known.and_then(|operation| operation.deployment);
     Asking {
         action: known.map(|operation| operation.action),
-        deployment: deployment(place(operation), named),
+        deployment: deployment(place(operation), named, runs_another),
         reserve: 0,
     }
 }
 
 /// Which deployment a request runs: the one that it names, if it runs one. What no deployment can be
-/// called is unknown: a backend may make a name of it.
-pub(super) fn deployment(place: ModelPlace, named: Option<&str>) -> Deployment<'_> {
+/// called is unknown: a backend may make a name of it. Of two, too, each limit takes what is not known.
+pub(super) fn deployment(
+    place: ModelPlace,
+    named: Option<&str>,
+    runs_another: bool,
+) -> Deployment<'_> {
     match (place, named) {
+        _ if runs_another => Deployment::Unknown,
         (ModelPlace::Nowhere, _) => Deployment::None,
         (_, Some(name)) if is_deployment(name) => Deployment::Named(name),
         (_, Some(_) | None) => Deployment::Unknown,

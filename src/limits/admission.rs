@@ -140,6 +140,40 @@ pub fn admit(
     })
 }
 
+/// The limit that a call will find reached whatever deployment its body names, and however little it asks for.
+/// Counts nothing, and leaves a clock that was set back to [`admit`].
+///
+/// # Errors
+/// The host failed.
+pub fn look(
+    store: &dyn SharedStore,
+    key: &str,
+    limits: &[NamedLimit],
+    action: Option<Action>,
+    clock: &dyn Fn() -> Time,
+) -> Result<Option<Reached>, StoreError> {
+    let asking = Asking {
+        action,
+        deployment: Deployment::None,
+        reserve: 0,
+    };
+    if !limits.iter().any(|named| named.limit.is_for(&asking)) {
+        return Ok(None);
+    }
+    let Some(found) = store.read(key)? else {
+        return Ok(None);
+    };
+    let mut record = Record::decode(&found.value);
+    let mut now = clock();
+    if record.is_ahead_of(now) {
+        now = clock();
+    }
+    Ok(match take_all(&mut record, limits, &asking, now) {
+        Err((reached, false)) => Some(reached),
+        Ok(_) | Err((_, true)) => None,
+    })
+}
+
 /// Takes a place in every limit, or says which is reached and whether the clock was set back.
 fn take_all(
     record: &mut Record,

@@ -223,7 +223,7 @@ pub(super) static GROUPS: &[Group] = &[
         both(Get, "assistants", AssistantsRead, Nowhere),
         both(Post, "assistants", AssistantsWrite, Body),
         both(Get, "assistants/{id}", AssistantsRead, Nowhere),
-        both(Post, "assistants/{id}", AssistantsWrite, Nowhere),
+        both(Post, "assistants/{id}", AssistantsWrite, Body),
         both(Delete, "assistants/{id}", AssistantsDelete, Nowhere),
         dated(Get, "assistants/{id}/files", AssistantFilesRead, Nowhere),
         dated(Post, "assistants/{id}/files", AssistantFilesWrite, Nowhere),

@@ -24,6 +24,7 @@ const NO_VERSION: u32 = u32::MAX;
 #[repr(u32)]
 pub(super) enum Map {
     Request = 0,
+    RequestTrailers = 1,
     Response = 2,
     CallResponse = 6,
 }

@@ -15,7 +15,7 @@ use crate::forward::HeaderChanges;
 use crate::gateway::{Allow, Patience, Pending, Read, Refuse, Verdict, after};
 use crate::limits::Admission;
 use crate::metering::{Meter, Used};
-use crate::policy::FilterStateField;
+use crate::policy::{FilterStateField, Policy};
 use crate::refusal::{Code, Outcome};
 use crate::request::{HeaderMap, RequestHead};
 use crate::telling::{Asked, RequestLine, Told, field_name, is_known_early};
@@ -209,7 +209,10 @@ impl Stream {
             pass(abi::Buffer::RequestBody, size, end, &mut **body)
         });
         if passed.is_some_and(|passed| passed.is_err()) {
-            self.answer_broken();
+            // Trailers have come: what was held back has no place any more. A refusal goes first.
+            if self.decide_on_body(plugin) {
+                self.answer_broken();
+            }
             return Action::Pause;
         }
         let complete = with(&self.body, |body| body.is_complete()).unwrap_or(true);
@@ -217,6 +220,16 @@ impl Stream {
             return Action::Pause;
         }
         Action::Continue
+    }
+
+    /// Sees the request's trailers, which end it. Backends may take them for headers (RFC 9110 section 6.5.1):
+    /// what no caller may send as a header goes.
+    fn see_trailers(&self, plugin: &Plugin) -> Action {
+        if self.phase.get() != Phase::Answered && clean_trailers(&plugin.policy).is_err() {
+            self.answer_broken();
+            return Action::Pause;
+        }
+        self.see_request(plugin, 0, true)
     }
 
     /// Decides, if the decision waited for the body. `false` when the request was answered.
@@ -496,7 +509,7 @@ impl Stream {
             api_version: head.api_version().map(ApiVersion::as_bytes),
             status: self.status.get(),
             client: client.as_deref(),
-            request_id: head.request_id,
+            request_id: head.request_id_to_tell(),
             stream: with(&self.meter, |meter| meter.is_stream()).flatten(),
             usage: match self.used.get() {
                 Some(Used::Said(usage)) => Some(usage),
@@ -580,6 +593,14 @@ fn apply(changes: &HeaderChanges) -> Result<(), abi::Failed> {
     Ok(())
 }
 
+fn clean_trailers(policy: &Policy) -> Result<(), abi::Failed> {
+    let trailers = abi::headers(abi::Map::RequestTrailers)?;
+    for name in RequestHead::read(&trailers, policy).unfit_for_trailers() {
+        abi::remove_header(abi::Map::RequestTrailers, name)?;
+    }
+    Ok(())
+}
+
 /// The SDK's context of one request.
 pub(super) struct StreamContext {
     id: u32,
@@ -640,7 +661,7 @@ impl HttpContext for StreamContext {
 
     fn on_http_request_trailers(&mut self, _num_trailers: usize) -> Action {
         match (&self.stream, &self.plugin) {
-            (Some(stream), Some(plugin)) => stream.see_request(plugin, 0, true),
+            (Some(stream), Some(plugin)) => stream.see_trailers(plugin),
             _ => Action::Pause,
         }
     }

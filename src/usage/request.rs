@@ -151,6 +151,9 @@ pub struct ModelReader {
     include_usage: Option<bool>,
     max_tokens: Option<u64>,
     choices: Option<u64>,
+    /// The list that is being read, of those whose members are looked for.
+    list: List,
+    prompts: u64,
     data_sources: bool,
     options_begin: Option<u64>,
     options_end: Option<u64>,
@@ -181,6 +184,8 @@ impl ModelReader {
             include_usage: None,
             max_tokens: None,
             choices: None,
+            list: List::Other,
+            prompts: 0,
             data_sources: false,
             options_begin: None,
             options_end: None,
@@ -241,14 +246,15 @@ impl ModelReader {
         self.max_tokens
     }
 
-    /// How many answers are made, each of up to [`Self::max_tokens`]: the larger of `n` and `best_of`.
+    /// How many answers are made, each of up to [`Self::max_tokens`]: the larger of `n` and `best_of`, for
+    /// every prompt of a list.
     #[must_use]
-    pub fn choices(&self) -> Option<u64> {
-        self.choices
+    pub fn choices(&self) -> u64 {
+        let each = self.choices.unwrap_or(1).max(1);
+        each.saturating_mul(self.prompts.max(1))
     }
 
-    /// Whether there is a member `data_sources` ("on your data"), which does not go together with
-    /// `stream_options`.
+    /// Whether there are `data_sources` ("on your data"), which do not go together with `stream_options`.
     #[must_use]
     pub fn has_data_sources(&self) -> bool {
         self.data_sources
@@ -296,6 +302,7 @@ impl ModelReader {
     /// One token, which ends at `end`.
     fn token(&mut self, token: Token<'_>, end: u64) -> Result<(), BodyError> {
         let depth = self.grammar.depth();
+        self.list(token, depth);
         match token {
             Token::Object if depth == 1 => Ok(()),
             _ if end_of_body(depth) && token != Token::End => Err(BodyError::NotAnObject),
@@ -308,6 +315,23 @@ impl ModelReader {
             Token::Name { part, last } => self.name(part, last),
             Token::Text { part, last } => self.text(part, last),
             Token::Scalar { part, last } => self.scalar(part, last, end),
+        }
+    }
+
+    /// Looks for the members of lists: prompts, which are texts or lists of tokens, and data sources.
+    fn list(&mut self, token: Token<'_>, depth: u8) {
+        let begins = matches!(token, Token::Object | Token::Array);
+        match (self.list, depth) {
+            // Its own bracket, or all of the value.
+            (_, 0 | 1) | (List::Other, _) => {}
+            (List::Prompts, 2) if token == Token::Object => self.list = List::Other,
+            (_, 2) if begins => {}
+            (List::DataSources, _) => self.data_sources = true,
+            (List::Prompts, 2) if matches!(token, Token::Text { last: true, .. }) => {
+                self.prompts = self.prompts.saturating_add(1);
+            }
+            (List::Prompts, 3) if begins => self.prompts = self.prompts.saturating_add(1),
+            (List::Prompts, _) => {}
         }
     }
 
@@ -356,17 +380,25 @@ impl ModelReader {
     /// The member that the name means, which must be its first.
     fn named(&mut self) -> Result<Option<Member>, BodyError> {
         let Some(raw) = self.kept.whole() else {
+            self.list = List::Other;
             return Ok(None);
         };
         // A lone surrogate: every reader makes something else of it.
         let name = unescaped(raw).ok_or(BodyError::NotJson)?;
-        self.data_sources |= !self.in_options && name == "data_sources";
+        if !self.in_options {
+            self.list = List::of(&name);
+        }
         let inner = |member: &Member| (*member == Member::IncludeUsage) == self.in_options;
         let meant = Member::ALL
             .into_iter()
             .filter(inner)
             .find(|member| member.name().eq_ignore_ascii_case(&name));
         let Some(member) = meant else { return Ok(None) };
+        if self.seen & member.bit() != 0 && member == Member::IncludeUsage {
+            // Nothing is decided by it, and usage is asked for unless it surely was.
+            self.include_usage = None;
+            return Ok(None);
+        }
         if self.seen & member.bit() != 0 {
             return Err(BodyError::Repeated(member));
         }
@@ -443,6 +475,26 @@ fn end_of_body(depth: u8) -> bool {
 
 fn count(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// A list in a body, by the name of its member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum List {
+    /// `prompt`, for which each of the texts gets answers of its own (completions).
+    Prompts,
+    /// `data_sources`
+    DataSources,
+    Other,
+}
+
+impl List {
+    fn of(name: &str) -> Self {
+        match name {
+            "prompt" => Self::Prompts,
+            "data_sources" => Self::DataSources,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// A value without parts.

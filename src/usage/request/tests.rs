@@ -58,7 +58,7 @@ fn reads_what_decides() {
     assert_eq!(reader.stream(), Some(true));
     assert_eq!(reader.include_usage(), Some(false));
     assert_eq!(reader.max_tokens(), Some(200));
-    assert_eq!(reader.choices(), Some(3));
+    assert_eq!(reader.choices(), 3);
     assert_eq!(reader.scanned(), text.len() as u64);
 
     let at = reader.stream_options_at().unwrap();
@@ -77,7 +77,7 @@ fn null_is_absent() {
     assert_eq!(result, Ok(()));
     assert_eq!(reader.model(), None);
     assert_eq!((reader.stream(), reader.include_usage()), (None, None));
-    assert_eq!((reader.max_tokens(), reader.choices()), (None, None));
+    assert_eq!((reader.max_tokens(), reader.choices()), (None, 1));
     let at = reader.stream_options_at().unwrap();
     assert_eq!(&text[at.start as usize..at.end as usize], b"null");
 
@@ -120,12 +120,9 @@ fn refuses_repeats() {
             .collect();
         for name in [member.name(), &escaped] {
             let twice = format!("{{\"{}\":null,\"{name}\":null}}", member.name());
-            let text = if member == Member::IncludeUsage {
-                format!("{{\"stream_options\":{twice}}}")
-            } else {
-                twice
-            };
-            refused(text.as_bytes(), BodyError::Repeated(member));
+            if member != Member::IncludeUsage {
+                refused(twice.as_bytes(), BodyError::Repeated(member));
+            }
         }
     }
     // Elsewhere, and with other names, it decides nothing.
@@ -136,6 +133,60 @@ fn refuses_repeats() {
         r#"{"models":1,"mode":2,"":3,"":4}"#,
     ] {
         assert_eq!(read(text.as_bytes()).1, Ok(()), "{text}");
+    }
+}
+
+/// It decides nothing; readers that take the last one and those that take the first are both asked again.
+#[test]
+fn include_usage_twice_is_not_said() {
+    for (first, second) in [("true", "false"), ("false", "true"), ("true", "true")] {
+        let text = format!(
+            r#"{{"stream_options":{{"include_usage":{first},"include_us\u0061ge":{second}}},"n":2}}"#
+        );
+        let (reader, result) = read(text.as_bytes());
+        assert_eq!((result, reader.include_usage()), (Ok(()), None), "{text}");
+        assert_eq!(reader.choices(), 2);
+    }
+}
+
+#[test]
+fn every_prompt_of_a_list_has_answers_of_its_own() {
+    for (text, choices) in [
+        (r#"{"prompt":"a"}"#, 1),
+        (r#"{"prompt":[]}"#, 1),
+        (r#"{"prompt":["a"]}"#, 1),
+        (r#"{"prompt":["a","b","","\u0063"]}"#, 4),
+        (r#"{"prompt":[1,2,3]}"#, 1),
+        (r#"{"prompt":[[1,2],[3],[]],"n":2}"#, 6),
+        (r#"{"n":2,"best_of":5,"pr\u006fmpt":["a",["b"],"c"]}"#, 15),
+        (r#"{"prompt":["a","b"],"x":["c"],"prompt":["d"]}"#, 3),
+        (r#"{"prompt":{"id":"x","variables":["a","b"]}}"#, 1),
+        (r#"{"prompt":null,"stop":["a","b"]}"#, 1),
+        (r#"{"x":{"prompt":["a","b"]}}"#, 1),
+        (r#"{"stream_options":{"prompt":["a","b"]}}"#, 1),
+    ] {
+        let (reader, result) = read(text.as_bytes());
+        assert_eq!((result, reader.choices()), (Ok(()), choices), "{text}");
+    }
+}
+
+#[test]
+fn data_sources_are_there_when_there_is_one() {
+    for (text, there) in [
+        (r#"{"data_sources":[{}]}"#, true),
+        (r#"{"data_s\u006furces":["a"]}"#, true),
+        (r#"{"data_sources":[1]}"#, true),
+        (r#"{"data_sources":{"a":1}}"#, true),
+        (r#"{"data_sources":[]}"#, false),
+        (r#"{"data_sources":null,"a":[{}]}"#, false),
+        (r#"{"x":{"data_sources":[{}]}}"#, false),
+    ] {
+        let (reader, result) = read(text.as_bytes());
+        assert_eq!(
+            (result, reader.has_data_sources()),
+            (Ok(()), there),
+            "{text}"
+        );
     }
 }
 

@@ -102,8 +102,14 @@ fn limits(policy: &Policy, warn: Warn<'_>) {
 /// Applications that metrics cannot tell apart, because their names read alike there.
 fn labels(policy: &Policy, warn: Warn<'_>) {
     let mut taken = HashMap::from([
-        (NO_APP.to_owned(), "requests without an application".to_owned()),
-        (UNLISTED.to_owned(), "applications without a name".to_owned()),
+        (
+            NO_APP.to_owned(),
+            "requests without an application".to_owned(),
+        ),
+        (
+            UNLISTED.to_owned(),
+            "applications without a name".to_owned(),
+        ),
     ]);
     let listed = policy.apps.listed.iter().enumerate();
     let named = listed.filter_map(|(index, app)| Some((index, app.name.as_deref()?)));

@@ -1,0 +1,189 @@
+//! What looks like a secret. Callers put tokens and keys where none belong, and what they write there is told.
+
+use std::borrow::Cow;
+
+use crate::request::{Decoded, folded};
+
+/// What stands in the log for what is not told.
+pub const HIDDEN: &[u8] = b"...";
+
+/// Most of a path that is looked at, in bytes: more than is told of it.
+const MAX_PATH: usize = 2048;
+
+/// The start of a path, up to what looks like a token or an API key, or is one by its name.
+#[must_use]
+pub fn hide<'a>(path: &'a [u8], names: &[String]) -> Cow<'a, [u8]> {
+    let path = path.get(..MAX_PATH).unwrap_or(path);
+    let secret = (0..path.len()).find_map(|at| {
+        let (before, rest) = path.split_at_checked(at)?;
+        if starts_token(before, rest) || starts_key(before, rest) {
+            return Some((before, ""));
+        }
+        let name = names.iter().find(|name| starts_with_name(rest, name))?;
+        Some((before, name.as_str()))
+    });
+    match secret {
+        None => Cow::Borrowed(path),
+        Some((before, name)) => Cow::Owned([before, name.as_bytes(), HIDDEN].concat()),
+    }
+}
+
+/// Whether there is something like a token in a text.
+#[must_use]
+pub fn holds_token(text: &[u8]) -> bool {
+    starts_anywhere(text, starts_token)
+}
+
+/// Whether there is something like a token or an API key in a text.
+#[must_use]
+pub fn holds_secret(text: &[u8]) -> bool {
+    holds_token(text) || starts_anywhere(text, starts_key)
+}
+
+fn starts_anywhere(text: &[u8], starts: fn(&[u8], &[u8]) -> bool) -> bool {
+    (0..text.len()).any(|at| {
+        text.split_at_checked(at)
+            .is_some_and(|(before, rest)| starts(before, rest))
+    })
+}
+
+/// Whether a token begins here: a word of base64url, ended by a dot, that stands for `{` and a quote or a
+/// space (RFC 7515 section 3.1).
+fn starts_token(before: &[u8], rest: &[u8]) -> bool {
+    const SHORTEST: usize = 8;
+    if !matches!(rest, [b'e', b'y' | b'w', ..]) || !starts_word(before, rest) {
+        return false;
+    }
+    let word = Decoded(rest).take_while(is_word).count();
+    word >= SHORTEST && Decoded(rest).nth(word) == Some(b'.')
+}
+
+/// Whether a key begins here, by the forms that they have today: 32 hexadecimal digits (Azure AI services, API
+/// Management), 84 letters and digits (Azure AI services), `sk-...` (OpenAI), `...Q~...` (client secrets of Entra ID).
+fn starts_key(before: &[u8], rest: &[u8]) -> bool {
+    const LONG: usize = 64;
+    const SHORTEST: usize = 20;
+    const OPENAI: &[u8] = b"sk-";
+    // Most of a path is too short to be one, which is seen without decoding.
+    if rest.len() < SHORTEST || !starts_word(before, rest) {
+        return false;
+    }
+    let word = || Decoded(rest).take_while(is_word);
+    let secret = || Decoded(rest).take_while(|byte| is_word(byte) || b".~".contains(byte));
+    let length = word().count();
+    (length == 32 && word().all(|byte| byte.is_ascii_hexdigit()))
+        || (length >= LONG && word().all(|byte| byte.is_ascii_alphanumeric()))
+        || (length >= SHORTEST && word().take(OPENAI.len()).eq(OPENAI.iter().copied()))
+        || (secret().count() >= 32
+            && secret()
+                .zip(secret().skip(1))
+                .any(|pair| pair == (b'Q', b'~')))
+}
+
+/// Whether a word starts here, and neither it nor an escape has started before.
+fn starts_word(before: &[u8], rest: &[u8]) -> bool {
+    let is_digit = u8::is_ascii_hexdigit;
+    let in_escape = match (before, rest) {
+        ([.., b'%'], [high, low, ..]) | ([.., b'%', high], [low, ..]) => {
+            is_digit(high) && is_digit(low)
+        }
+        _ => false,
+    };
+    let follows_escape = matches!(before, [.., b'%', _, _]);
+    !in_escape && (follows_escape || !before.last().is_some_and(is_word))
+}
+
+/// Letters, digits, `-` and `_`: base64url.
+fn is_word(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_".contains(byte)
+}
+
+/// Whether text begins with a name, however that is written.
+fn starts_with_name(text: &[u8], known: &str) -> bool {
+    let mut text = Decoded(text).map(folded);
+    known.bytes().all(|byte| text.next() == Some(folded(byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_is_told_without_secrets() {
+        let names = ["api-key".to_owned()];
+        for (path, expected) in [
+            ("/openai/v1/models", "/openai/v1/models"),
+            ("/openai/a;b=c;d/e", "/openai/a;b=c;d/e"),
+            (
+                "/hey-assistant.v1/eyJhb/eyes",
+                "/hey-assistant.v1/eyJhb/eyes",
+            ),
+            ("/a/eyJhbGci.eyJh.c2ln/b", "/a/..."),
+            ("/a/ewogImFs.eyJh.c2ln/b", "/a/..."),
+            ("/a/%eyJhbGci.eyJh.c2ln", "/a/%..."),
+            ("/a/Bearer%20eyJhbGci%2EeyJh%2Ec2ln", "/a/Bearer%20..."),
+            ("/a/Bearer eyJhbGci.x.y", "/a/Bearer ..."),
+            ("/a;api-key=secret/b", "/a;api-key..."),
+            ("/a;API%5Fkey=secret;c", "/a;api-key..."),
+            ("/models%3Fapi-key=secret", "/models%3Fapi-key..."),
+            ("/models&api-key%3Dsecret", "/models&api-key..."),
+            ("/openai/api-key/secret", "/openai/api-key..."),
+            ("/openai/%61pi-key:secret", "/openai/api-key..."),
+            ("", ""),
+        ] {
+            let told = hide(path.as_bytes(), &names);
+            assert_eq!(str::from_utf8(&told), Ok(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn keys_are_told_by_their_form() {
+        const HEX: &str = "5eed5eed0123456789abcdef5EED5EED";
+        let long = "Ab3".repeat(28);
+        let client_secret = format!("xYz8Q~{}", "a.B-c_D~1".repeat(4));
+        for key in [HEX, &long, "sk-proj-0123456789abcdef", &client_secret] {
+            for (before, after) in [
+                ("", ""),
+                ("/openai/", "/x"),
+                ("a=", ";"),
+                ("%3d", "%20"),
+                ("a/", ",b"),
+            ] {
+                let text = format!("{before}{key}{after}");
+                assert!(holds_secret(text.as_bytes()), "{text}");
+                let told = hide(text.as_bytes(), &[]);
+                assert_eq!(*told, *[before.as_bytes(), HIDDEN].concat(), "{text}");
+            }
+            let encoded = key
+                .replace('d', "%64")
+                .replace('A', "%41")
+                .replace('Q', "%51");
+            assert!(holds_secret(encoded.as_bytes()), "{encoded}");
+            assert!(!holds_token(key.as_bytes()), "{key}");
+        }
+        for name in [
+            "gpt-4o-mini-2024-07-18",
+            "11111111-2222-3333-4444-555555555555",
+            "file-7733bc35e32841e297a62a9ee50b3461",
+            "resp_67ccd2bed1ec8190b14f964abc0542670bb6a6b452d3795b",
+            "thread_abc123abc123abc123abc123",
+            "task-sk-0123456789abcdef0123",
+            "5eed5eed0123456789abcdef5eed5ee",
+            "5eed5eed0123456789abcdef5eed5eed5",
+            "sk-short",
+            "/openai/deployments/a-deployment-of-a-team-with-a-long-name/chat/completions",
+            "aQ~b",
+        ] {
+            assert!(!holds_secret(name.as_bytes()), "{name}");
+            assert_eq!(*hide(name.as_bytes(), &[]), *name.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_long_path_is_read_in_its_beginning_only() {
+        let path = [b"/zz".to_vec(), b"%41ey-".repeat(11_000)].concat();
+        assert_eq!(hide(&path, &[]).len(), MAX_PATH);
+        let path = [b"/".repeat(MAX_PATH - 10), b"eyJhbGci.eyJh.c2ln".to_vec()].concat();
+        assert!(hide(&path, &[]).ends_with(b"/eyJhbGci.") || hide(&path, &[]).ends_with(HIDDEN));
+    }
+}
