@@ -1,4 +1,4 @@
-"""What `make coverage` and `make deny` go by, on reports and names that are made up: they notice what they are for."""
+"""What `make release`, `make coverage` and `make deny` go by, on toolchains, reports and names that are made up."""
 
 import importlib.util
 import json
@@ -88,6 +88,51 @@ def test_tests_within_a_file_do_not_count_and_code_behind_them_does(coverage):
     coverage.ran("policy/mod.rs", 4, missing=3, first=test)
     _, said = coverage("policy/mod.rs")
     assert f"50.0 %  policy/mod.rs  {test + 2}" in said
+
+
+RUSTUP = """#!/bin/sh
+case "$*" in
+    "toolchain list") echo "other (default)" ;;
+    "run other rustc --version") echo "rustc VERSION (0123456789 2026-01-01)" ;;
+    "run other rustc --print target-libdir --target wasm32-wasip1") echo / ;;
+    *) exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture
+def set_up_rust(tmp_path):
+    """Runs rust.sh where rustup can install nothing and has one toolchain, of this version."""
+
+    def run(version: str, **environment: str) -> tuple[int, str, str]:
+        rustup, chosen = tmp_path / "rustup", tmp_path / "rust.env"
+        rustup.write_text(RUSTUP.replace("VERSION", version))
+        rustup.chmod(0o755)
+        chosen.unlink(missing_ok=True)
+        without = {name: value for name, value in os.environ.items() if name != "EXACT_RUST"}
+        environment = {**without, "PATH": f"{tmp_path}:{os.environ['PATH']}", **environment}
+        command = [ROOT / "tests" / "setup" / "rust.sh", chosen]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+        return done.returncode, chosen.read_text() if chosen.exists() else "", done.stderr
+
+    return run
+
+
+def pinned() -> str:
+    text = (ROOT / "rust-toolchain.toml").read_text()
+    return text.partition('channel = "')[2].partition('"')[0]
+
+
+def test_a_newer_toolchain_serves_and_an_older_one_does_not(set_up_rust):
+    assert set_up_rust("1.999.0")[:2] == (0, "export RUSTUP_TOOLCHAIN=other\n")
+    status, chosen, said = set_up_rust("1.80.0")
+    assert (status, chosen) == (1, "") and "no Rust toolchain can build this module" in said
+
+
+def test_a_release_takes_the_pinned_toolchain_alone(set_up_rust):
+    status, chosen, said = set_up_rust("1.999.0", EXACT_RUST="1")
+    assert (status, chosen) == (1, "") and f"rustup toolchain install {pinned()} " in said and "EXACT_RUST=1" in said
+    assert set_up_rust(pinned(), EXACT_RUST="1")[:2] == (0, "export RUSTUP_TOOLCHAIN=other\n")
 
 
 @pytest.fixture(scope="module")
