@@ -11,10 +11,10 @@ if ! rustc --version >/dev/null 2>&1; then
     exit 1
 fi
 
-# Everything is built the same way, so that it is built once.
-build() { cargo fuzz build --fuzz-dir . --target-dir "$folder/target" "$@"; }
-build
 host=$(rustc -vV | sed -n 's/^host: //p')
+# cargo-fuzz cannot be told `--locked`. This can, and fails where Cargo.lock does not fit; one that fits is kept to.
+cargo fetch --locked --target "$host"
+cargo fuzz build --fuzz-dir . --target-dir "$folder/target"
 built=$folder/target/$host/release
 mapfile -t all < <("$built/prepare" "$folder")
 [ $# -gt 0 ] || set -- "${all[@]}"

@@ -151,6 +151,32 @@ fn every_package_of_python_is_documented() {
     assert_eq!(documented("Python"), packages);
 }
 
+/// I8 among others: what `deny.toml` bans is not there, such as an allocator that leaks.
+#[test]
+fn nothing_that_is_banned_reaches_the_module() {
+    let deny = read("deny.toml");
+    let (_, bans) = deny.split_once("\ndeny = [\n").unwrap();
+    let bans = bans.split("\n]").next().unwrap();
+    let crates = bans
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("{ crate = \""));
+    // Those with `wrappers` may be named by these; the linker leaves them out.
+    let (named, banned): (Vec<_>, Vec<_>) = crates.partition(|line| line.contains("wrappers = ["));
+    let names = |lines: Vec<&str>| -> Names {
+        let names = lines.into_iter().filter_map(|line| line.split('"').next());
+        names.map(str::to_owned).collect()
+    };
+    let (named, banned) = (names(named), names(banned));
+    assert_eq!(named, Names::from(["hmac".to_owned()]));
+    assert!(banned.len() > 10, "{banned:?}");
+    assert!(banned.contains("wee_alloc"));
+
+    let all = tree("1000");
+    assert!(named.is_subset(&all), "{named:?} need not be named");
+    let found: Vec<_> = all.intersection(&banned).collect();
+    assert!(found.is_empty(), "{found:?}");
+}
+
 /// Commands of the Makefile, joined where they go on in the next line.
 fn commands() -> Vec<String> {
     let makefile = read("Makefile")
@@ -171,13 +197,22 @@ fn every_tool_is_documented_and_every_build_is_locked() {
     for command in commands() {
         let (_, arguments) = command.split_once("cargo ").unwrap();
         let verb = arguments.split(' ').next().unwrap();
-        if !["build", "test", "clippy", "doc", "run", "install", "tree"].contains(&verb) {
+        let verbs = [
+            "build", "test", "clippy", "doc", "run", "install", "tree", "metadata", "llvm-cov",
+        ];
+        if !verbs.contains(&verb) {
             continue;
         }
         builds += 1;
         assert!(command.contains("--locked"), "{command}");
     }
     assert!(builds >= 10, "{builds} commands that build");
+
+    // cargo-fuzz cannot be told so; what comes before it can.
+    let fuzz = read("fuzz/run.sh");
+    let (before, _) = fuzz.split_once("\ncargo fuzz build ").unwrap();
+    assert!(before.contains("\ncargo fetch --locked "));
+    assert!(read("tests/setup/mutants.sh").contains("--cargo-arg --locked"));
 
     let makefile = read("Makefile");
     let installed = makefile.split("/bin/cargo-").skip(1).map(|rest| {

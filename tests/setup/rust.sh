@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure of the toolchain that rust-toolchain.toml names, and writes to the file $1 what to
-# source before cargo. Where rustup cannot fetch it, any newer toolchain that has the target serves.
+# source before cargo. Where rustup cannot fetch it, any newer toolchain that has the target serves; with EXACT_RUST=1
+# none does, since another compiler gives other bytes.
 set -euo pipefail
 
 environment=$1
@@ -9,6 +10,15 @@ target=wasm32-wasip1
 minimum=1.96
 
 say() { printf 'set-up: %s\n' "$*" >&2; }
+
+# Whether a version may stand in for the one that is named.
+serves() {
+    if [ "${EXACT_RUST:-}" = 1 ]; then
+        [ "$1" = "$channel" ]
+    else
+        [ "$(printf '%s\n' "$minimum" "$1" | sort -V | head -n 1)" = "$minimum" ]
+    fi
+}
 
 # Whether `rustc`, as called by "$@", can compile for the host and for the target.
 compiles_target() {
@@ -39,19 +49,27 @@ if command -v rustup >/dev/null; then
     say "rustup could not install Rust $channel; looking for another toolchain"
     for toolchain in $(rustup toolchain list | awk '{print $1}'); do
         version=$(rustup run "$toolchain" rustc --version 2>/dev/null | awk '{print $2}')
-        if [ "$(printf '%s\n' "$minimum" "$version" | sort -V | head -n 1)" = "$minimum" ] &&
-            compiles_target rustup run "$toolchain" rustc; then
+        if serves "$version" && compiles_target rustup run "$toolchain" rustc; then
             say "using $toolchain ($version)"
             use "export RUSTUP_TOOLCHAIN=$toolchain"
         fi
     done
 elif command -v rustc >/dev/null; then
     version=$(rustc --version | awk '{print $2}')
-    if [ "$(printf '%s\n' "$minimum" "$version" | sort -V | head -n 1)" = "$minimum" ] &&
-        compiles_target rustc; then
+    if serves "$version" && compiles_target rustc; then
         say "no rustup; using rustc $version"
         use "true"
     fi
+fi
+
+if [ "${EXACT_RUST:-}" = 1 ]; then
+    cat >&2 <<END
+set-up: Rust $channel with the target $target is not here, and EXACT_RUST=1 takes no other: a release is built with the
+toolchain of rust-toolchain.toml, so that others get the same bytes from the same sources. By https://rustup.rs and then:
+    rustup toolchain install $channel --profile minimal -c rustfmt -c clippy -t $target
+For a module of your own, \`make build\` takes $minimum or newer.
+END
+    exit 1
 fi
 
 cat >&2 <<END
