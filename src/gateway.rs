@@ -330,6 +330,7 @@ impl Gateway {
             action: asked.action,
             deployment: reading::deployment(place, named, runs_another),
             reserve: body.bound(asked.action),
+            looks: false,
         };
         let decided =
             permitted.and_then(|()| self.count(app, claims.app_id, &asking, clock, store));
@@ -381,7 +382,9 @@ impl Gateway {
         }
         permit(app, operation, head)?;
         if reading::body_decides(app, head, operation, &policy) {
-            self.look(app, app_id, operation, around)?;
+            // Else its head would go on, and the next one's, as long as their bodies do not end.
+            let looking = reading::looking(operation);
+            self.count(app, app_id, &looking, around.clock, around.store)?;
             return Ok(Step::Body(admitted));
         }
         let asking = reading::asking(operation, head);
@@ -493,50 +496,22 @@ impl Gateway {
         if !app.limits.iter().any(|limit| limit.is_for(asking)) {
             return Ok(None);
         }
-        let (key, index) = self.counter(app_id, store)?;
+        let listed = self.policy.apps.by_id.get(&app_id);
+        let index = listed.copied().unwrap_or(self.policy.apps.listed.len());
         let limits = self.limits.get(index).ok_or(Refusal::Counters)?;
+        let key = match listed {
+            Some(_) => self.counters.listed(app_id),
+            None => self
+                .counters
+                .unlisted(store, app_id)
+                .map_err(|_| Refusal::Counters)?,
+        };
         let retries = &mut self.tallies.counter_retries;
         match limits::admit(store, key, limits, asking, clock, retries) {
             Ok(Admitted::Counted(admission)) => Ok(Some(admission)),
             Ok(Admitted::Reached(reached)) => Err(Refusal::Limit(reached)),
             Err(_) => Err(Refusal::Counters),
         }
-    }
-
-    /// Refuses a call whose limits are reached before its body is read: its head would go on to the backend,
-    /// again and again, as long as the body does not end.
-    fn look(
-        &mut self,
-        app: &App,
-        app_id: Guid,
-        operation: &Result<Operation<'_>, Unread>,
-        around: &Around<'_>,
-    ) -> Result<(), Refusal> {
-        if app.limits.is_empty() {
-            return Ok(());
-        }
-        let (key, index) = self.counter(app_id, around.store)?;
-        let limits = self.limits.get(index).ok_or(Refusal::Counters)?;
-        let action = operation.as_ref().ok().map(|operation| operation.action);
-        match limits::look(around.store, &key, limits, action, around.clock) {
-            Ok(None) => Ok(()),
-            Ok(Some(reached)) => Err(Refusal::Limit(reached)),
-            Err(_) => Err(Refusal::Counters),
-        }
-    }
-
-    /// The key of an application's counters, and where its limits are.
-    fn counter(
-        &mut self,
-        app_id: Guid,
-        store: &dyn SharedStore,
-    ) -> Result<(String, usize), Refusal> {
-        if let Some(index) = self.policy.apps.by_id.get(&app_id) {
-            return Ok((self.counters.listed(app_id), *index));
-        }
-        let key = self.counters.unlisted(store, app_id);
-        let key = key.map_err(|_| Refusal::Counters)?;
-        Ok((key, self.policy.apps.listed.len()))
     }
 
     /// Settles a call whose answer is known, or known never to come. `used` is what it used.

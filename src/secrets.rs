@@ -10,19 +10,21 @@ pub const HIDDEN: &[u8] = b"...";
 /// Most of a path that is looked at, in bytes: more than is told of it.
 const MAX_PATH: usize = 2048;
 
+/// Most of a word that is looked at: the header of a token, decoded, and more than any key.
+const MAX_WORD: usize = 512;
+
 /// The start of a path, up to what looks like a token or an API key, or is one by its name.
 #[must_use]
 pub fn hide<'a>(path: &'a [u8], names: &[String]) -> Cow<'a, [u8]> {
     let path = path.get(..MAX_PATH).unwrap_or(path);
-    let secret = (0..path.len()).find_map(|at| {
-        let (before, rest) = path.split_at_checked(at)?;
-        if starts_token(before, rest) || starts_key(before, rest) {
-            return Some((before, ""));
-        }
+    let named = (0..path.len()).find_map(|at| {
+        let rest = path.get(at..)?;
         let name = names.iter().find(|name| starts_with_name(rest, name))?;
-        Some((before, name.as_str()))
+        Some((at, name.as_str()))
     });
-    match secret {
+    let secret = find(path, true).map(|at| (at, ""));
+    let first = named.into_iter().chain(secret).min_by_key(|(at, _)| *at);
+    match first.and_then(|(at, name)| Some((path.get(..at)?, name))) {
         None => Cow::Borrowed(path),
         Some((before, name)) => Cow::Owned([before, name.as_bytes(), HIDDEN].concat()),
     }
@@ -31,53 +33,88 @@ pub fn hide<'a>(path: &'a [u8], names: &[String]) -> Cow<'a, [u8]> {
 /// Whether there is something like a token in a text.
 #[must_use]
 pub fn holds_token(text: &[u8]) -> bool {
-    starts_anywhere(text, starts_token)
+    find(text, false).is_some()
 }
 
 /// Whether there is something like a token or an API key in a text.
 #[must_use]
 pub fn holds_secret(text: &[u8]) -> bool {
-    holds_token(text) || starts_anywhere(text, starts_key)
+    find(text, true).is_some()
 }
 
-fn starts_anywhere(text: &[u8], starts: fn(&[u8], &[u8]) -> bool) -> bool {
-    (0..text.len()).any(|at| {
-        text.split_at_checked(at)
-            .is_some_and(|(before, rest)| starts(before, rest))
+/// Where the first token begins, or the first key if keys are looked for.
+fn find(text: &[u8], keys: bool) -> Option<usize> {
+    (0..text.len()).find(|at| {
+        text.split_at_checked(*at).is_some_and(|(before, rest)| {
+            if !starts_word(before, rest) {
+                return false;
+            }
+            let word = Word::read(rest);
+            word.is_token(rest) || (keys && word.is_key())
+        })
     })
 }
 
-/// Whether a token begins here: a word of base64url, ended by a dot, that stands for `{` and a quote or a
-/// space (RFC 7515 section 3.1).
-fn starts_token(before: &[u8], rest: &[u8]) -> bool {
-    const SHORTEST: usize = 8;
-    if !matches!(rest, [b'e', b'y' | b'w', ..]) || !starts_word(before, rest) {
-        return false;
-    }
-    let word = Decoded(rest).take_while(is_word).count();
-    word >= SHORTEST && Decoded(rest).nth(word) == Some(b'.')
+/// What a word is like, decoded.
+#[derive(Default)]
+struct Word {
+    /// Its length, in letters, digits, `-` and `_`.
+    length: usize,
+    /// How many of these are hexadecimal digits.
+    hexadecimal: usize,
+    /// How many are letters and digits.
+    alphanumeric: usize,
+    /// A dot ends it.
+    before_dot: bool,
+    /// It begins as OpenAI's keys do.
+    openai: bool,
+    /// Its length with dots and tildes.
+    whole: usize,
+    /// `Q~` is in it.
+    marked: bool,
 }
 
-/// Whether a key begins here, by the forms that they have today: 32 hexadecimal digits (Azure AI services, API
-/// Management), 84 letters and digits (Azure AI services), `sk-...` (OpenAI), `...Q~...` (client secrets of Entra ID).
-fn starts_key(before: &[u8], rest: &[u8]) -> bool {
-    const LONG: usize = 64;
-    const SHORTEST: usize = 20;
-    const OPENAI: &[u8] = b"sk-";
-    // Most of a path is too short to be one, which is seen without decoding.
-    if rest.len() < SHORTEST || !starts_word(before, rest) {
-        return false;
+impl Word {
+    fn read(text: &[u8]) -> Self {
+        const OPENAI: [u8; 3] = *b"sk-";
+        let mut word = Self::default();
+        let mut last = [0; 3];
+        for byte in Decoded(text).take(MAX_WORD) {
+            let ended = word.whole > word.length;
+            if is_word(&byte) && !ended {
+                word.length = word.length.saturating_add(1);
+                word.hexadecimal = word
+                    .hexadecimal
+                    .saturating_add(byte.is_ascii_hexdigit().into());
+                word.alphanumeric = word
+                    .alphanumeric
+                    .saturating_add(byte.is_ascii_alphanumeric().into());
+            } else if matches!(byte, b'.' | b'~') || is_word(&byte) {
+                word.before_dot |= !ended && byte == b'.';
+            } else {
+                break;
+            }
+            word.whole = word.whole.saturating_add(1);
+            last = [last[1], last[2], byte];
+            word.openai |= word.length == OPENAI.len() && last == OPENAI;
+            word.marked |= last.ends_with(b"Q~");
+        }
+        word
     }
-    let word = || Decoded(rest).take_while(is_word);
-    let secret = || Decoded(rest).take_while(|byte| is_word(byte) || b".~".contains(byte));
-    let length = word().count();
-    (length == 32 && word().all(|byte| byte.is_ascii_hexdigit()))
-        || (length >= LONG && word().all(|byte| byte.is_ascii_alphanumeric()))
-        || (length >= SHORTEST && word().take(OPENAI.len()).eq(OPENAI.iter().copied()))
-        || (secret().count() >= 32
-            && secret()
-                .zip(secret().skip(1))
-                .any(|pair| pair == (b'Q', b'~')))
+
+    /// A word of base64url, ended by a dot, that stands for `{` and a quote or a space (RFC 7515 section 3.1).
+    fn is_token(&self, text: &[u8]) -> bool {
+        matches!(text, [b'e', b'y' | b'w', ..]) && self.length >= 8 && self.before_dot
+    }
+
+    /// By the forms that keys have today: 32 hexadecimal digits (Azure AI services, API Management), 84 letters and
+    /// digits (Azure AI services), `sk-...` (OpenAI), `...Q~...` (client secrets of Entra ID).
+    fn is_key(&self) -> bool {
+        (self.length == 32 && self.hexadecimal == 32)
+            || (self.length >= 64 && self.alphanumeric == self.length)
+            || (self.length >= 20 && self.openai)
+            || (self.whole >= 32 && self.marked)
+    }
 }
 
 /// Whether a word starts here, and neither it nor an escape has started before.

@@ -231,6 +231,7 @@ impl Scenario {
                     action: None,
                     deployment: Deployment::Unknown,
                     reserve,
+                    looks: false,
                 };
                 let key = match self.unlisted {
                     Some(_) => keys.unlisted(&replay, app(number)),

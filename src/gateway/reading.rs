@@ -94,6 +94,17 @@ pub(super) fn asking<'a>(
         action: known.map(|operation| operation.action),
         deployment: deployment(place(operation), named, runs_another),
         reserve: 0,
+        looks: false,
+    }
+}
+
+/// What limits need to know to say whether one is reached whatever the request's body says.
+pub(super) fn looking(operation: Asked<'_, '_>) -> Asking<'static> {
+    Asking {
+        action: operation.as_ref().ok().map(|operation| operation.action),
+        deployment: Deployment::None,
+        reserve: 0,
+        looks: true,
     }
 }
 

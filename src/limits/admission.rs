@@ -18,6 +18,8 @@ pub struct Asking<'a> {
     pub deployment: Deployment<'a>,
     /// The most tokens that it may use.
     pub reserve: u64,
+    /// Whether it is only asked whether there is room: nothing is counted.
+    pub looks: bool,
 }
 
 /// Which deployment a call runs.
@@ -124,6 +126,7 @@ pub fn admit(
             now = clock();
         }
         match take_all(&mut record, limits, asking, now) {
+            Ok(held) if asking.looks => (Ok(held), None),
             Ok(held) => {
                 record.drop_finished(limits, now);
                 (Ok(held), Some(record.encode()))
@@ -137,40 +140,6 @@ pub fn admit(
     Ok(match updated.answer {
         Ok(held) => Admitted::Counted(Admission { key, held }),
         Err(reached) => Admitted::Reached(reached),
-    })
-}
-
-/// The limit that a call will find reached whatever deployment its body names, and however little it asks for.
-/// Counts nothing, and leaves a clock that was set back to [`admit`].
-///
-/// # Errors
-/// The host failed.
-pub fn look(
-    store: &dyn SharedStore,
-    key: &str,
-    limits: &[NamedLimit],
-    action: Option<Action>,
-    clock: &dyn Fn() -> Time,
-) -> Result<Option<Reached>, StoreError> {
-    let asking = Asking {
-        action,
-        deployment: Deployment::None,
-        reserve: 0,
-    };
-    if !limits.iter().any(|named| named.limit.is_for(&asking)) {
-        return Ok(None);
-    }
-    let Some(found) = store.read(key)? else {
-        return Ok(None);
-    };
-    let mut record = Record::decode(&found.value);
-    let mut now = clock();
-    if record.is_ahead_of(now) {
-        now = clock();
-    }
-    Ok(match take_all(&mut record, limits, &asking, now) {
-        Err((reached, false)) => Some(reached),
-        Ok(_) | Err((_, true)) => None,
     })
 }
 

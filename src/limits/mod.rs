@@ -19,7 +19,7 @@ use crate::policy::{Limit, Measure, Scope};
 use crate::store::{self, SharedStore, StoreError};
 
 pub use admission::{
-    Admission, Admitted, Asking, Deployment, Reached, Settlement, TokensUsed, admit, look,
+    Admission, Admitted, Asking, Deployment, Reached, Settlement, TokensUsed, admit,
 };
 use record::Record;
 pub use window::{Place, SLOTS};

@@ -27,6 +27,7 @@ fn asking(reserve: u64) -> Asking<'static> {
         action: Some(Action::ChatCompletions),
         deployment: Deployment::Named("gpt-4o"),
         reserve,
+        looks: false,
     }
 }
 
@@ -272,6 +273,7 @@ fn a_limit_is_for_what_it_names_and_for_what_nobody_knows() {
             action,
             deployment,
             reserve: 0,
+            looks: false,
         };
         bench.ask(&asking).unwrap();
         assert_eq!(

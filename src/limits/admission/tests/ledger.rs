@@ -263,6 +263,7 @@ impl Books {
             action: self.any(&[chat, chat, embeddings, None, Some(Action::ModelsRead)]),
             deployment: self.any(&[gpt, gpt, o1, Deployment::None, Deployment::Unknown]),
             reserve: self.any(&[usual, usual, usual, usual, usual, 0, 5_000]),
+            looks: false,
         }
     }
 
