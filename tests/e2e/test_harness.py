@@ -1,9 +1,12 @@
 """What every other test relies on: the searches at a gateway's end find what they look for."""
 
+import base64
+
 import pytest
 
-from .harness import Gateway, secrets, shipped_policy
+from .harness import APP_CHAT, Gateway, secrets, shipped_policy
 from .harness.gateway import SIGNS_OF_DEATH, connection_manager
+from .harness.stand_ins import CLIENT_SECRET
 
 
 # What these tests put there to be found is not among what the others left.
@@ -32,6 +35,18 @@ def test_r28_a_token_in_a_log_is_found(stand_ins, directory):
 def test_r28_a_key_in_a_log_is_found(stand_ins, directory):
     gateway = Gateway(directory, stand_ins, edit=log_a_header("api-key"))
     assert gateway.chat(headers=[("api-key", "sentinel-of-the-harness")]).status == 403
+    (problem,) = gateway.stop()
+    assert "R28" in problem
+    gateway.access.unlink()
+
+
+@pytest.mark.parametrize("before", ["", f"{APP_CHAT}:", "a:", "ab:", None], ids=repr)
+def test_r28_a_client_secret_in_a_log_is_found(stand_ins, directory, before):
+    """As it is, and as `Basic` has it with any name before it."""
+    gateway = Gateway(directory, stand_ins, edit=log_a_header("authorization"))
+    basic = "Basic " + base64.b64encode(f"{before}{CLIENT_SECRET}".encode()).decode()
+    sent = f"Bearer {CLIENT_SECRET}" if before is None else basic
+    assert gateway.chat(headers=[("authorization", sent)]).status == 401
     (problem,) = gateway.stop()
     assert "R28" in problem
     gateway.access.unlink()
