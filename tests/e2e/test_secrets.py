@@ -1,4 +1,5 @@
-"""What callers put where it does not belong is told nowhere: client secrets. R28; row I6.
+"""What nobody may find in a log: client secrets where they do not belong, prompts, and text that forges lines, at level
+debug too. R28; row I6.
 
 The gateway of this file logs all that it can; at its end it is searched like every other one.
 """
@@ -8,13 +9,16 @@ import json
 
 import pytest
 
-from .harness import APP_CHAT, APP_OTHER, Gateway, raw, secrets, shipped_policy
+from .harness import APP_CHAT, APP_OTHER, Gateway, new_app, raw, secrets, shipped_policy
 from .harness.figures import figure
 from .harness.gateway import CHAT_BODY, CHAT_PATH
+from .harness.http import STAND_INS_MARK
 from .harness.load import request
 from .harness.processes import wait_until
+from .harness.secrets import keep_secret
 from .harness.stand_ins import CLIENT_SECRET
 from .harness.tokens import b64
+from .test_foreign_text import HOSTILE, high_bytes, percent, printable
 
 PASSES = (200, None)
 NOT_PRESENT = (401, "TokenNotPresent")
@@ -25,6 +29,10 @@ DENIED = (403, "AuthenticationTypeDisabled")
 PATH = CHAT_PATH.partition("?")[0]
 BASIC = base64.b64encode(f"{APP_CHAT}:{CLIENT_SECRET}".encode()).decode()
 FORM = f"grant_type=client_credentials&client_id={APP_CHAT}&client_secret={CLIENT_SECRET}"
+PROMPT = keep_secret("Prompt-that-nobody-else-may-read")
+
+# Its bodies are counted before they pass, and it may not use much.
+SPARING = new_app()
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +40,8 @@ def gateway(stand_ins, module_directory):
     """With an application whose bodies are read for the model that they name."""
     policy = shipped_policy(stand_ins, usage={"stream_options": "inject"})
     policy["apps"].append({"app_id": APP_OTHER, "deployments": ["gpt-*"]})
-    with Gateway(module_directory, stand_ins, policy) as running:
+    policy["apps"].append({"app_id": SPARING, "limits": [{"tokens": 50, "per": "1h", "reserve": True}]})
+    with Gateway(module_directory, stand_ins, policy, level="debug") as running:
         yield running
 
 
@@ -85,6 +94,12 @@ BODIES = {
 }
 
 
+def reasons(gateway, start: int = 0) -> list[str]:
+    """Why requests were refused, from a place in the log on."""
+    text = gateway.log.read_bytes()[start:].decode("latin-1")
+    return [line.partition(": refused: ")[2] for line in text.splitlines() if ": refused: " in line]
+
+
 def hold(answers: list, expected: list) -> None:
     assert [answer.verdict for answer in answers] == expected
 
@@ -133,3 +148,103 @@ def test_r28_the_places_of_client_secrets_in_figures(gateway):
     found = secrets.found_in(gateway.log_text() + gateway.access.read_text(errors="replace"))
     figure("R28", "client secrets sent to the gateway", f"in {places} requests, {len(found)} told", not found)
     assert not found
+
+
+def prompts() -> dict[str, tuple[str, str]]:
+    """Path and body of every operation that takes a prompt, and bodies that are wrong around it."""
+    deployment, v1 = "/openai/deployments/gpt-4o", "/openai/v1"
+    query = CHAT_PATH.partition("?")[2]
+    messages = [{"role": "system", "content": PROMPT}, {"role": "user", "content": f"So, {PROMPT}?"}]
+    chat = {"model": "gpt-4o", "messages": messages}
+    text = json.dumps(chat)
+    bodies = {
+        "chat": chat,
+        "stream": {**chat, "stream": True},
+        "options": {**chat, "stream": True, "stream_options": {"include_usage": PROMPT}},
+        "much": {**chat, "max_tokens": 1_000},
+        "other-model": {**chat, "model": "o1"},
+        "no-model": {"messages": messages},
+        "model-of-another-type": {**chat, "model": [PROMPT]},
+        "tokens-of-another-type": {**chat, "max_tokens": PROMPT},
+        "large": {**chat, "user": PROMPT * 4_000},
+    }
+    broken = {
+        "cut": text[:-9],
+        "model-twice": f'{{"model": "{PROMPT}", {text[1:]}',
+        "after-the-end": text + PROMPT,
+        "brackets": text.replace('"So', "[" * 300 + '"So'),
+        "not-utf-8": text.replace("So,", "\xff\xfe"),
+        "control-characters": text.replace("So,", "\n\x1b[2J\x00"),
+        "no-json": PROMPT,
+    }
+    told = {name: json.dumps(body) for name, body in bodies.items()} | broken
+    sent = {name: (CHAT_PATH, body) for name, body in told.items()}
+    sent |= {f"v1-{name}": (f"{v1}/chat/completions", body) for name, body in told.items()}
+    others = {
+        "completions": {"prompt": PROMPT},
+        "embeddings": {"input": [PROMPT]},
+        "images/generations": {"prompt": PROMPT},
+        "audio/speech": {"input": PROMPT},
+        "responses": {"input": PROMPT, "instructions": PROMPT},
+    }
+    for operation, body in others.items():
+        sent[operation] = (f"{deployment}/{operation}?{query}", json.dumps(body))
+        sent[f"v1-{operation}"] = (f"{v1}/{operation}", json.dumps({"model": "gpt-4o", **body}))
+    return sent
+
+
+def test_r28_no_prompt_in_any_log(gateway, stand_ins):
+    callers = [stand_ins.entra.mint(app) for app in (APP_OTHER, APP_CHAT, SPARING)]
+    sent = prompts()
+    texts = [request(token, path=path, body=body) for path, body in sent.values() for token in (*callers, None)]
+    seen = {answer.verdict for answer in tell(gateway, texts)}
+    refused = {NOT_PRESENT, (403, "DeploymentNotAllowed"), (429, "TokenLimitExceeded")}
+    assert seen >= refused | {PASSES}
+    figure("R28", "prompts in the logs at level debug", f"0 of {len(texts)} requests' told", True)
+
+
+def hostile_requests(mint, text: str) -> list[str]:
+    """A text and a secret in whatever the gate reads. A path holds no secret, and claims that are told do not either."""
+    mixed, query = f"{text}{CLIENT_SECRET}", f"{percent(text)[:3_000]}{CLIENT_SECRET}"
+    line, key = printable(text), printable(mixed)
+    token = mint()
+    members = {"kid": mixed, "alg": mixed, "typ": mixed, "crit": [mixed]}
+    claims = {"iss": mixed, "aud": mixed, "tid": mixed, "ver": mixed, "exp": mixed, "nbf": mixed, "appid": mixed}
+    told = {"uti": text, "idtyp": text, "roles": [text], "oid": text}
+    header, payload, signature = token.split(".")
+    sent = [request(mint(header={name: value})) for name, value in members.items()]
+    sent += [request(mint(claims={name: value})) for name, value in {**claims, **told}.items()]
+    sent += [
+        request(f"{b64(mixed.encode('utf-8', 'surrogatepass'))}.{payload}.{signature}"),
+        request(f"{header}.{b64(mixed.encode('utf-8', 'surrogatepass'))}.{signature}"),
+        request(f"{header}.{payload}.{key}"),
+        request(key),
+        request(token, f"authorization: {key}"),
+        request(token, f"api-key: {key}"),
+        request(token, f"ocp-apim-subscription-key: {key}"),
+        request(token, f"sec-websocket-protocol: openai-insecure-api-key.{key}"),
+        request(token, f"x-request-id: {line}", f"user-agent: {key}", f"cookie: {key}"),
+        request(token, path=f"/openai/{percent(text)[:3_000]}"),
+        request(token, path=f"/openai/{high_bytes(text)}"),
+        request(token, path=f"{PATH}?api-version={query}&client_secret={query}"),
+        request(token, path=f"{PATH}?api-key={query}"),
+        request(token, path="/openai/v1/chat/completions", body=json.dumps({"model": text, "user": mixed})),
+        request(token, path="/openai/v1/chat/completions", body=f'{{"model": "{key}\x00"'),
+    ]
+    return sent
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_i6_r28_level_debug_tells_why_and_nothing_else(gateway, stand_ins, name):
+    """The line that README.md and docs/running.md send operators to: a reason, and nothing of what was sent."""
+    texts = hostile_requests(stand_ins.entra.mint, HOSTILE[name])
+    start = len(gateway.log.read_bytes())
+    answers = [raw(gateway.address, text.encode("latin-1")) for text in texts]
+    refused = [answer for answer in answers if answer.header(STAND_INS_MARK) is None and answer.code]
+    wait_until(lambda: len(reasons(gateway, start)) >= len(refused), 5, "a reason for each refusal")
+    assert len(reasons(gateway, start)) == len(refused) > 10
+    log = gateway.log.read_bytes()[start:]
+    assert all(byte == 0x0A or 0x20 <= byte < 0x7F for byte in log)
+    access = gateway.access.read_bytes()
+    assert all(byte == 0x0A or 0x20 <= byte != 0x7F for byte in access)
+    assert not secrets.found_in(log.decode() + access.decode("latin-1"))
