@@ -204,7 +204,7 @@ def test_r28_no_prompt_in_any_log(gateway, stand_ins):
 
 
 def hostile_requests(mint, text: str) -> list[str]:
-    """A text and a secret in whatever the gate reads. A path holds no secret, and claims that are told do not either."""
+    """A text and a secret in whatever the gate reads. Paths and the claims that are told hold the text alone."""
     mixed, query = f"{text}{CLIENT_SECRET}", f"{percent(text)[:3_000]}{CLIENT_SECRET}"
     line, key = printable(text), printable(mixed)
     token = mint()
