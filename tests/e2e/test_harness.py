@@ -1,9 +1,13 @@
 """What every other test relies on: the searches at a gateway's end find what they look for."""
 
+import base64
+
 import pytest
 
-from .harness import Gateway, secrets, shipped_policy
+from .harness import APP_CHAT, Gateway, raw, secrets, shipped_policy
 from .harness.gateway import SIGNS_OF_DEATH, connection_manager
+from .harness.load import request
+from .harness.stand_ins import CLIENT_SECRET
 
 
 # What these tests put there to be found is not among what the others left.
@@ -37,6 +41,18 @@ def test_r28_a_key_in_a_log_is_found(stand_ins, directory):
     gateway.access.unlink()
 
 
+@pytest.mark.parametrize("before", ["", f"{APP_CHAT}:", "a:", "ab:", None], ids=repr)
+def test_r28_a_client_secret_in_a_log_is_found(stand_ins, directory, before):
+    """As it is, and as `Basic` has it with any name before it."""
+    gateway = Gateway(directory, stand_ins, edit=log_a_header("authorization"))
+    basic = "Basic " + base64.b64encode(f"{before}{CLIENT_SECRET}".encode()).decode()
+    sent = f"Bearer {CLIENT_SECRET}" if before is None else basic
+    assert gateway.chat(headers=[("authorization", sent)]).status == 401
+    (problem,) = gateway.stop()
+    assert "R28" in problem
+    gateway.access.unlink()
+
+
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_r28_a_piece_of_a_token_is_found(stand_ins, part):
     token = stand_ins.entra.mint()
@@ -47,12 +63,50 @@ def test_r28_a_piece_of_a_token_is_found(stand_ins, part):
     assert not secrets.found_in('{"request_id":"8af3b0b2-5d0a-4f5c-9f5e-0242ac120002","path":"/openai/models"}')
 
 
-def test_r28_a_secret_in_an_answer_is_found(start_gateway, stand_ins):
+def ask_over_http(gateway, token=None):
+    gateway.chat(token)
+
+
+def ask_in_bytes(gateway, token=None):
+    raw(gateway.address, request(token).encode())
+
+
+@pytest.mark.parametrize("ask", [ask_over_http, ask_in_bytes])
+def test_r28_a_secret_in_an_answer_is_found(start_gateway, stand_ins, ask):
     signature = stand_ins.entra.mint().split(".")[2]
     policy = shipped_policy(stand_ins, responses={"unauthenticated": {"message": f"Not {signature[:40]}"}})
     gateway = start_gateway(stand_ins, policy)
     with pytest.raises(AssertionError, match="R28"):
-        gateway.chat()
+        ask(gateway)
+
+
+@pytest.mark.parametrize("ask", [ask_over_http, ask_in_bytes])
+@pytest.mark.parametrize("status", [200, 404])
+def test_r28_a_secret_in_an_answer_that_is_not_the_backends_is_found(start_gateway, stand_ins, ask, status):
+    def edit(config):
+        (hosts,) = connection_manager(config)["route_config"]["virtual_hosts"]
+        direct = {"status": status, "body": {"inline_string": f"So {CLIENT_SECRET}"}}
+        hosts["routes"] = [{"match": {"prefix": "/"}, "direct_response": direct}]
+
+    gateway = start_gateway(stand_ins, edit=edit)
+    with pytest.raises(AssertionError, match="R28"):
+        ask(gateway, stand_ins.entra.mint())
+
+
+@pytest.mark.parametrize("ask", [ask_over_http, ask_in_bytes])
+def test_r28_a_secret_in_the_head_of_any_answer_is_found(start_gateway, stand_ins, ask):
+    def edit(config):
+        header = {"key": "x-told", "value": f"So {CLIENT_SECRET}"}
+        connection_manager(config)["route_config"]["response_headers_to_add"] = [{"header": header}]
+
+    gateway = start_gateway(stand_ins, edit=edit)
+    with pytest.raises(AssertionError, match="R28"):
+        ask(gateway, stand_ins.entra.mint())
+
+
+def test_what_the_backend_echoes_is_its_own(start_gateway, stand_ins):
+    token = stand_ins.entra.mint()
+    assert token in start_gateway(stand_ins).echo(token).body.decode()
 
 
 def test_r3_a_dead_vm_is_found(stand_ins, directory):

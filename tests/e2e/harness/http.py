@@ -5,6 +5,12 @@ import json as json_codec
 import socket
 from dataclasses import dataclass
 
+from . import secrets
+
+
+# What every answer of the stand-in for Azure OpenAI has, and no other answer.
+STAND_INS_MARK = "x-stand-in"
+
 
 @dataclass
 class Answer:
@@ -35,6 +41,14 @@ class Answer:
     def verdict(self) -> tuple[int, str | None]:
         """Status and code, for one comparison."""
         return self.status, self.code
+
+    def hold_to_secrecy(self) -> "Answer":
+        """Holds the head, and the body unless it is the stand-in's, who may say what it likes, to tell no secret."""
+        told = repr(self.headers)
+        if self.header(STAND_INS_MARK) is None:
+            told += self.body.decode(errors="replace")
+        assert not secrets.found_in(told), f"a secret in {self} (R28)"
+        return self
 
     def __repr__(self) -> str:
         return f"<{self.status} {self.body[:200]!r}>"
@@ -71,7 +85,7 @@ def read(response: http.client.HTTPResponse) -> Answer:
 
 
 def raw(address: tuple[str, int], data: bytes, method: str = "GET", timeout: float = 30) -> Answer:
-    """Sends bytes as they are and reads one answer. Status 0: the peer hung up without one."""
+    """Sends bytes to a gateway as they are and reads one answer. Status 0: the peer hung up without one."""
     with socket.create_connection(address, timeout=timeout) as connection:
         connection.sendall(data)
         response = http.client.HTTPResponse(connection, method=method)
@@ -79,4 +93,4 @@ def raw(address: tuple[str, int], data: bytes, method: str = "GET", timeout: flo
             response.begin()
         except (http.client.BadStatusLine, ConnectionResetError):
             return Answer(0, [], b"")
-        return read(response)
+        return read(response).hold_to_secrecy()
