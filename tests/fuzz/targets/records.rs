@@ -57,6 +57,7 @@ fn ask(store: &MemoryStore, limits: &[NamedLimit], now: u64) -> Admitted {
         action: None,
         deployment: Deployment::None,
         reserve: 30,
+        looks: false,
     };
     let clock = || Time::from_millis(now);
     admit(store, KEY.to_owned(), limits, &asking, &clock, &mut 0).unwrap()
