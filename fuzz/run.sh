@@ -34,7 +34,8 @@ for target in "$@"; do
     edges=$(grep -o 'cov: [0-9]*' "$log" | tail -n 1)
     echo "$inputs inputs, ${edges#cov: } edges"
     if [ -n "${FIGURES:-}" ]; then
-        printf '{"goal": "R5", "what": "fuzzing under libFuzzer: %s", "figure": "%s inputs in %s s, 0 crashes, 0 hangs", "met": true}\n' \
-            "$target" "$inputs" "$FUZZ_SECONDS" >>"$FIGURES"
+        met=$([ "$FUZZ_SECONDS" -ge 60 ] && echo true || echo false)
+        printf '{"goal": "R5", "what": "fuzzing under libFuzzer: %s", "figure": "%s inputs in %s s, 0 crashes, 0 hangs", "met": %s}\n' \
+            "$target" "$inputs" "$FUZZ_SECONDS" "$met" >>"$FIGURES"
     fi
 done

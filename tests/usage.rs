@@ -112,10 +112,10 @@ fn answers() -> Option<Vec<Answer>> {
     );
     let folder = folder.join("openai_responses");
     if !folder.is_dir() {
-        eprintln!(
-            "NOT CHECKED: no recorded answers in {}; set VECTORS to the vectors' folder",
+        common::not_checked(&format!(
+            "no recorded answers in {}; set VECTORS to the vectors' folder",
             folder.display()
-        );
+        ));
         return None;
     }
     let mut answers = Vec::new();
@@ -449,7 +449,7 @@ fn read_body(parts: &[&[u8]]) -> Option<(Option<String>, Vec<Option<u64>>)> {
         reader.stream().map(u64::from),
         reader.include_usage().map(u64::from),
         reader.max_tokens(),
-        reader.choices(),
+        Some(reader.choices()),
         reader.closed_at(),
         at.as_ref().map(|at| at.start),
         at.map(|at| at.end),
@@ -570,7 +570,7 @@ fn bodies_of_the_json_test_suite() {
     );
     let folder = folder.join("jsontestsuite");
     if !folder.is_dir() {
-        eprintln!("NOT CHECKED: no JSON test suite in {}", folder.display());
+        common::not_checked(&format!("no JSON test suite in {}", folder.display()));
         return;
     }
     let mut checked = 0;

@@ -37,10 +37,10 @@ fn folder() -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    eprintln!(
-        "NOT CHECKED: no vectors in {}; set VECTORS to their folder",
+    common::not_checked(&format!(
+        "no vectors in {}; set VECTORS to their folder",
         folder.display()
-    );
+    ));
     None
 }
 

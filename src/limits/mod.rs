@@ -188,6 +188,7 @@ mod tests {
         action: None,
         deployment: Deployment::Unknown,
         reserve: 0,
+        looks: false,
     };
 
     const MINUTE: Window = Window::Sliding { millis: 60_000 };

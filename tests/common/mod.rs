@@ -75,6 +75,12 @@ pub(crate) fn amount(variable: &str, little: usize) -> usize {
     std::env::var(variable).map_or(little, |text| text.parse().unwrap())
 }
 
+/// Says that a test does not check what it is for, which `REQUIRE_VECTORS` forbids.
+pub(crate) fn not_checked(why: &str) {
+    assert!(std::env::var_os("REQUIRE_VECTORS").is_none(), "{why}");
+    eprintln!("NOT CHECKED: {why}");
+}
+
 /// Appends what was measured for a goal to the file that `FIGURES` names, if it names one.
 pub(crate) fn figure(goal: &str, what: &str, figure: &str, met: bool) {
     let Ok(path) = std::env::var("FIGURES") else {

@@ -1,6 +1,6 @@
 """Configurations that come and go under load, as a control plane or a file brings them. Rows G7, I7; R24.
 
-`SWAP_SECONDS` makes it longer than the 20 s of the suite.
+`SWAP_SECONDS` makes it longer than the 20 s of the suite; the goal asks for 300.
 """
 
 import os
@@ -21,6 +21,7 @@ CLIENTS = 4
 PASSES, LIMITED = (200, None), (429, "RateLimitExceeded")
 # What memory may still grow by after the first swaps: allocators keep what they had.
 ROOM = 24
+LONG = 300
 
 
 def resident(process_id: int) -> float:
@@ -95,10 +96,11 @@ def test_g7_i7_r24_swaps_under_load(start_gateway, stand_ins):
     # The first swaps fill what is then reused.
     settled, last = max(memory[: len(memory) // 2]), memory[-1]
     assert last - settled < ROOM
+    sent = load.others.total() + load.verdicts.total()
     figure(
         "R24",
         f"{swaps} swaps of the configuration, one every {EVERY:.0f} s under load",
-        f"{sum(load.others.values()) + sum(load.verdicts.values())} requests, 0 failed; limit of {CALLS} exact; "
+        f"{sent} requests, {sent / SECONDS:.0f}/s, each on a connection of its own, 0 failed; limit of {CALLS} exact; "
         f"{settled:.0f} MiB in the first half, {last:.0f} MiB at the end",
-        set(load.others) == {PASSES} and last - settled < ROOM,
+        SECONDS >= LONG,
     )

@@ -22,6 +22,7 @@ from .harness.processes import wait_until
 from .harness.tokens import Signer, b64, claims, unb64
 
 SECONDS = float(os.environ.get("NOISE_SECONDS", 10))
+LONG = 600
 SEED = int(os.environ.get("NOISE_SEED", random.randrange(1 << 32)))
 # After so long another gateway goes on, so that no log becomes larger than can be searched.
 ROUND = 60
@@ -386,4 +387,4 @@ def test_i1_r3_noise_from_every_side(stand_ins, directory):
     assert provider.served > SECONDS * 5
     told = f"{seen.total()} requests in {SECONDS:.0f} s, {decided} seen by the module, {provider.served} documents of "
     told += "the provider: 0 dead workers, 0 open requests, 0 through that should not"
-    figure("R3", "random bytes in headers, paths, tokens, bodies, key sets and answers", told, True)
+    figure("R3", "random bytes in headers, paths, tokens, bodies, key sets and answers", told, SECONDS >= LONG)

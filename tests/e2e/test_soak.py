@@ -1,5 +1,5 @@
 """Mixed traffic for a while, with every kind of attack in it: nothing fails that was not to, nothing grows, and all
-that is told adds up. R15, R21, R25, R30. `make soak` takes ten minutes."""
+that is told adds up. R8, R15, R21, R25, R30. `make soak` takes ten minutes."""
 
 import datetime
 import os
@@ -14,12 +14,15 @@ from .harness.load import Load, Memory
 from .harness.processes import wait_until
 from .harness.traffic import APPS, BOUNDED, MODEL_IN_BODY, SHARED, WINDOW_CALLS, WINDOW_SECONDS, Traffic, total
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", 60))
+SECONDS = float(os.environ.get("SOAK_SECONDS", 120))
+# Shorter ones say little of what comes with time.
+LONG = 600
 RATE = 300
 CONNECTIONS = 16
 LEGS = 6
 # In KiB, from the second leg to the end: VMs and caches fill up in the first one.
 MOST_GROWTH = 1024
+MOST_SLOWER = 1.1
 
 NAMES = {app: name for name, app in APPS.items()}
 pytestmark = pytest.mark.timeout(int(SECONDS * 2 + 180))
@@ -113,13 +116,14 @@ def test_r25_what_was_sent_was_answered_as_it_should_be(soak):
         f"{len(soak.traffic.kinds)} kinds, {SECONDS:.0f} s at {RATE}/s, {sent} answered, 0 5xx not asked for; "
         f"p99 of the last sixth {ratio:.2f} times the first's"
     )
-    figure("R25", "mixed traffic with each attack at 1 %", told, True)
+    figure("R25", "mixed traffic with each attack at 1 %", told, SECONDS >= LONG and ratio <= MOST_SLOWER)
 
 
 def test_r25_memory_does_not_grow(soak):
     growth = soak.memory.growth()
     assert growth < MOST_GROWTH, soak.memory.samples[::20]
-    figure("R25", "resident memory over the soak, linear fit", f"{growth:+.0f} KiB in {SECONDS:.0f} s", True)
+    for goal in ("R8", "R25"):
+        figure(goal, "resident memory over the soak, linear fit", f"{growth:+.0f} KiB in {SECONDS:.0f} s", True)
 
 
 def test_r15_nothing_is_in_flight_at_the_end(soak):

@@ -1,5 +1,6 @@
 """What calls use: read from answers in passing, asked for in streams, told and counted."""
 
+import os
 import gzip
 import http.client
 import json
@@ -16,6 +17,7 @@ from .harness.gateway import CHAT_PATH, JSON_TYPE, set_endpoint
 from .harness.processes import ROOT, wait_until
 
 VECTORS = ROOT.parent / "shared" / "vectors" / "openai_responses"
+assert VECTORS.is_dir() or "REQUIRE_VECTORS" not in os.environ, VECTORS
 SEED = 20_261_124
 EVENTS = "text/event-stream"
 V1_CHAT = "/openai/v1/chat/completions"

@@ -18,6 +18,7 @@ from .harness.processes import ROOT, wait_until
 from .harness.tokens import Signer, claims
 
 VECTORS = Path(os.environ.get("VECTORS", ROOT.parent / "shared" / "vectors"))
+assert VECTORS.is_dir() or "REQUIRE_VECTORS" not in os.environ, VECTORS
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384"]
 AUDIENCE = "api://vectors"
 REFUSED = (401, "JwtInvalid")

@@ -26,7 +26,8 @@ def plan(monkeypatch, tmp_path):
     return plan
 
 
-def measure(step: str, *figures: dict) -> None:
+def measure(step: str, *figures: dict, status: int = 0) -> None:
+    (verify.RESULTS / f"{step}.json").write_text(json.dumps({"status": status, "seconds": 1, "ended": "now"}))
     path = verify.RESULTS / f"{step}.figures"
     path.write_text("".join(json.dumps(figure) + "\n" for figure in figures))
 
@@ -52,6 +53,55 @@ def test_a_goal_is_met_when_every_step_says_so(plan, capsys):
     assert verdict() == "met"
     assert verify.print_table()
     assert "No forged token passes" in capsys.readouterr().out
+
+
+def test_no_goal_is_met_by_a_step_that_failed(plan, capsys):
+    measure("one", GOOD, status=2)
+    measure("two", GOOD)
+    assert verdict() == "NOT MET"
+    assert not verify.print_table()
+    assert "the step one failed" in capsys.readouterr().out
+    (verify.RESULTS / "one.json").unlink()
+    assert verdict() == "not measured"
+
+
+def test_what_no_goal_asks_of_a_step_decides_nothing(plan):
+    plan["steps"]["three"] = {"run": "true"}
+    for step in ("one", "two"):
+        measure(step, GOOD)
+    measure("three", {**GOOD, "met": False}, status=1)
+    assert verdict() == "met"
+
+
+def test_a_size_is_for_the_step_that_has_it(plan, monkeypatch):
+    plan["steps"]["one"]["with"] = {"SECONDS": "60", "TOKENS": "7"}
+    monkeypatch.setenv("SECONDS", "5")
+    monkeypatch.setenv("ELSE", "x")
+    one, two = (verify.environment_of(plan["steps"][name]) for name in ("one", "two"))
+    assert (one["SECONDS"], one["TOKENS"], one["ELSE"]) == ("5", "7", "x")
+    assert "SECONDS" not in two and two["ELSE"] == "x"
+
+
+def test_every_step_of_a_goal_has_a_figure_for_it():
+    """In the sources, where the figures are written."""
+    tests = ROOT / "tests"
+    sources = {
+        "vectors": [tests / "vectors.rs", tests / "generated.rs"],
+        "core": [*tests.glob("*.rs"), *(tests / "fuzz").rglob("*.rs")],
+        "module": list((tests / "second-host").rglob("*.rs")),
+        "e2e": [path for path in (tests / "e2e").rglob("*.py") if path.name != "test_verify.py"],
+        "soak": [tests / "e2e" / "test_soak.py", tests / "e2e" / "conftest.py"],
+        "fuzz": [ROOT / "fuzz" / "run.sh"],
+        "mutants": [tests / "setup" / "mutants.sh"],
+        "coverage": [tests / "setup" / "coverage.py"],
+        "deny": [tests / "verify" / "deny.py"],
+        "bench": [tests / "bench" / "bench.py"],
+    }
+    for name, goal in verify.PLAN["goals"].items():
+        for step in goal["from"]:
+            shown = verify.PLAN["steps"][step].get("shows", {})
+            texts = (path.read_text() for path in sources.get(step, ()))
+            assert name in shown or any(f'"{name}"' in text for text in texts), f"{name}: {step}"
 
 
 def test_a_step_that_fails_is_told_and_stops_no_other(plan, capsys):

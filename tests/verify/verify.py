@@ -2,8 +2,9 @@
 
     verify.py [--table] [step ...]
 
-Without names all steps run. A step that fails stops no other. The figures of each stay until it runs again, so
-that a table can be printed from several runs. Ends with 1 when a step failed or a goal is not met.
+Without names all steps run. A step that fails stops no other, and no goal that needs it is met. The figures of each
+stay until it runs again, so that a table can be printed from several runs. Ends with 1 when a step failed or a goal
+is not met.
 """
 
 import argparse
@@ -29,8 +30,7 @@ def run(name: str) -> bool:
     step = PLAN["steps"][name]
     log, figures = RESULTS / f"{name}.log", RESULTS / f"{name}.figures"
     figures.write_text("")
-    # What the caller asks for goes before what the plan does.
-    environment = {**step.get("with", {}), **os.environ, "FIGURES": str(figures)}
+    environment = environment_of(step) | {"FIGURES": str(figures)}
     print(f"{name}: {step['run']} ...", flush=True)
     begin = time.monotonic()
     with log.open("wb") as output:
@@ -55,6 +55,19 @@ def run(name: str) -> bool:
     return status == 0
 
 
+def environment_of(step: dict) -> dict[str, str]:
+    """The caller's environment. What it says of a step's size goes before the plan, and is for that step alone."""
+    sizes = {name for other in PLAN["steps"].values() for name in other.get("with", {})}
+    own = step.get("with", {})
+    return own | {name: value for name, value in os.environ.items() if name in own or name not in sizes}
+
+
+def result_of(step: str) -> dict | None:
+    """How a step ended, if it has run."""
+    path = RESULTS / f"{step}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def figures_of(step: str) -> list[dict]:
     """What a step measured when it last ran; of what was measured several times, the worst or else the last."""
     path = RESULTS / f"{step}.figures"
@@ -69,27 +82,26 @@ def figures_of(step: str) -> list[dict]:
 
 def goal_of(name: str, measured: dict[str, list[dict]]) -> tuple[str, list[str]]:
     """Whether a goal is met, and the lines that show it."""
-    lines, good = [], True
-    for step, figures in measured.items():
-        own = [figure for figure in figures if figure["goal"] == name]
+    lines, missing, good = [], [], True
+    for step in PLAN["goals"][name]["from"]:
+        own = [figure for figure in measured[step] if figure["goal"] == name]
         good &= all(figure["met"] for figure in own)
         lines += [
             f"{'' if figure['met'] else 'NOT MET: '}{figure['what']}: {figure['figure']} ({step})" for figure in own
         ]
-    missing = [
-        step for step in PLAN["goals"][name]["from"] if not any(f["goal"] == name for f in measured[step])
-    ]
-    lines += [f"not measured: {step}" for step in missing]
+        result = result_of(step)
+        if result and result["status"]:
+            good = False
+            lines.append(f"NOT MET: the step {step} failed, see {step}.log")
+        elif not result or not own:
+            missing.append(step)
+            lines.append(f"not measured: {step}")
     return "NOT MET" if not good else "not measured" if missing else "met", lines
 
 
 def print_steps() -> bool:
     """When each step ran, and how it ended; whether all that ran went well."""
-    results = {
-        name: json.loads(path.read_text())
-        for name in PLAN["steps"]
-        if (path := RESULTS / f"{name}.json").exists()
-    }
+    results = {name: result for name in PLAN["steps"] if (result := result_of(name))}
     print("\nSteps")
     for name in PLAN["steps"]:
         if result := results.get(name):
