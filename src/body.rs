@@ -267,7 +267,8 @@ fn with_usage(options: &[u8], is_stream: bool) -> Option<Vec<u8>> {
         Err(_) if options.starts_with(b"{") => Object::default(),
         Ok(_) | Err(_) => return None,
     };
-    let others = members.iter().filter(|(name, _)| *name != USAGE_OPTION);
+    let others = members.iter();
+    let others = others.filter(|(name, _)| !name.eq_ignore_ascii_case(USAGE_OPTION));
     let mut members: Vec<_> = others
         .map(|(name, value)| (name.into(), value.clone()))
         .collect();

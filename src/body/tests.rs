@@ -71,6 +71,10 @@ fn a_stream_that_does_not_ask_for_usage_does_so_now() {
             r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
         ),
         (
+            r#"{"stream":true,"stream_options":{"include_usage":true,"Include_Usage":false,"a":1}}"#,
+            r#"{"stream":true,"stream_options":{"a":1,"include_usage":true}}"#,
+        ),
+        (
             r#"{"stream":true,"stream_options":{"a":1,"a":2}}"#,
             r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
         ),

@@ -149,6 +149,8 @@ pub struct ModelReader {
     model: Option<String>,
     stream: Option<bool>,
     include_usage: Option<bool>,
+    /// It is there twice, or in another case.
+    asked_oddly: bool,
     max_tokens: Option<u64>,
     choices: Option<u64>,
     /// The list that is being read, of those whose members are looked for.
@@ -182,6 +184,7 @@ impl ModelReader {
             model: None,
             stream: None,
             include_usage: None,
+            asked_oddly: false,
             max_tokens: None,
             choices: None,
             list: List::Other,
@@ -234,10 +237,10 @@ impl ModelReader {
         self.stream
     }
 
-    /// `stream_options.include_usage`
+    /// `stream_options.include_usage`, if it is there once and as it is written here.
     #[must_use]
     pub fn include_usage(&self) -> Option<bool> {
-        self.include_usage
+        self.include_usage.filter(|_| !self.asked_oddly)
     }
 
     /// The largest of `max_tokens`, `max_completion_tokens` and `max_output_tokens`.
@@ -394,12 +397,13 @@ impl ModelReader {
             .filter(inner)
             .find(|member| member.name().eq_ignore_ascii_case(&name));
         let Some(member) = meant else { return Ok(None) };
-        if self.seen & member.bit() != 0 && member == Member::IncludeUsage {
+        let is_first = self.seen & member.bit() == 0;
+        if member == Member::IncludeUsage && (!is_first || member.name() != name) {
             // Nothing is decided by it, and usage is asked for unless it surely was.
-            self.include_usage = None;
+            self.asked_oddly = true;
             return Ok(None);
         }
-        if self.seen & member.bit() != 0 {
+        if !is_first {
             return Err(BodyError::Repeated(member));
         }
         if member.name() != name {

@@ -29,7 +29,7 @@ fn read(text: &[u8]) -> (ModelReader, Result<(), BodyError>) {
 fn facts(reader: &ModelReader) -> impl PartialEq + fmt::Debug + use<> {
     (
         reader.model.clone(),
-        (reader.stream, reader.include_usage),
+        (reader.stream, reader.include_usage()),
         (reader.max_tokens, reader.choices),
         (reader.stream_options_at(), reader.closed_at),
     )
@@ -146,6 +146,13 @@ fn include_usage_twice_is_not_said() {
         let (reader, result) = read(text.as_bytes());
         assert_eq!((result, reader.include_usage()), (Ok(()), None), "{text}");
         assert_eq!(reader.choices(), 2);
+    }
+    for odd in [
+        r#""include_usage":true,"Include_Usage":false"#,
+        r#""INCLUDE_USAGE":true"#,
+    ] {
+        let (reader, result) = read(format!("{{\"stream_options\":{{{odd}}}}}").as_bytes());
+        assert_eq!((result, reader.include_usage()), (Ok(()), None), "{odd}");
     }
 }
 

@@ -448,7 +448,9 @@ pub(super) const BODY: Target = Target {
             r#"{"stream":true,"stream_options":null,"max_tokens":7,"best_of":3}"#,
             r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
             r#"{"stream":false,"max_completion_tokens":1.0,"max_output_tokens":null}"#,
-            r#"{"mo\u0064el":"\ud83d\ude00","data_sources":[],"stream":true}"#,
+            r#"{"mo\u0064el":"\ud83d\ude00","data_sources":[{}],"stream":true}"#,
+            r#"{"data_sources":[],"stream":true,"stream_options":{"include_usage":true,"include_usage":false}}"#,
+            r#"{"prompt":["a",[1],2],"n":2,"max_tokens":7}"#,
             r#"{"model":"a","model":"b"}"#,
             r#"{"Model":"a"}"#,
             r#"{"model":7}"#,
@@ -593,7 +595,14 @@ fn check_body(input: &[u8], model: Option<&str>, whole: &Read, asking: &Read) {
         .filter_map(Value::as_u64)
         .max()
         .unwrap_or(0);
+    let is_prompt = |value: &&Value| value.is_string() || value.is_array();
+    let prompts = given("prompt")
+        .and_then(Value::as_array)
+        .map_or(1, |list| list.iter().filter(is_prompt).count());
     let answers = given("n").and_then(Value::as_u64).unwrap_or(1);
+    let answers = answers
+        .max(1)
+        .saturating_mul(u64::try_from(prompts).unwrap().max(1));
     assert!(
         whole.bounds[0] >= most.saturating_mul(answers),
         "{:?}",
@@ -607,6 +616,15 @@ fn check_body(input: &[u8], model: Option<&str>, whole: &Read, asking: &Read) {
     let read = |text: &[u8]| serde_json::from_slice::<Value>(text).unwrap();
     let (mut before, mut after) = (read(input), read(&asking.passed));
     assert_eq!(after["stream_options"]["include_usage"], true);
+    // Of options that say a thing twice only the question stays, in one case.
+    let is_odd =
+        |name: &String| name.eq_ignore_ascii_case("include_usage") && name != "include_usage";
+    let options = before["stream_options"].as_object();
+    if tollgate::json::parse(input).is_err()
+        || options.is_some_and(|options| options.keys().any(is_odd))
+    {
+        return;
+    }
     assert_ne!(before["stream_options"]["include_usage"], true);
     for body in [&mut before, &mut after] {
         let options = body["stream_options"].as_object_mut();
