@@ -1,14 +1,17 @@
 """The request around the token. Rows D, and those of E that public paths bring up."""
 
 import http.client
+import json
 import re
 import socket
 
 import pytest
 
 from .harness import APP_CHAT, Gateway, call, new_app, raw, shipped_policy
+from .harness.backend import Backend
+from .harness.backend import answer as backend_answer
 from .harness.figures import figure
-from .harness.gateway import connection_manager
+from .harness.gateway import cluster, connection_manager, set_endpoint
 from .harness.processes import wait_until
 
 NOT_PRESENT = (401, "TokenNotPresent")
@@ -193,6 +196,38 @@ def test_d10_tokens_elsewhere(gateway, token):
     chunked = head("POST /openai/echo HTTP/1.1", "transfer-encoding: chunked", "trailer: authorization")
     chunked += f"0\r\nauthorization: Bearer {token}\r\n\r\n".encode()
     assert raw(gateway.address, chunked, "POST").verdict == NOT_PRESENT
+
+
+def test_r21_trailers_hold_nothing_that_decides(start_gateway, stand_ins, token):
+    """Where trailers go on at all: Envoy drops those of HTTP/1 unless it is told otherwise."""
+    with Backend(lambda _: [backend_answer(b"{}")]) as backend:
+
+        def edit(config):
+            connection_manager(config)["http_protocol_options"] = {"enable_trailers": True}
+            set_endpoint(config, "azure_openai", backend.address)
+            extension = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+            cluster(config, "azure_openai")["typed_extension_protocol_options"] = {
+                extension: {
+                    "@type": f"type.googleapis.com/{extension}",
+                    "explicit_http_config": {"http_protocol_options": {"enable_trailers": True}},
+                }
+            }
+
+        gateway = start_gateway(stand_ins, edit=edit)
+        trailers = ["x-checksum: 7", "X-App-Id: evil", "x-app-name: evil", "api-key: k", "x-http-method-override: DELETE"]
+        trailers.append(f"authorization: Bearer {token}")
+        for body in (b'{"model":"gpt-4o"}', b'{"model":"gpt-4o","stream":true}'):
+            request = head(
+                "POST /openai/v1/chat/completions HTTP/1.1",
+                f"authorization: Bearer {token}",
+                "content-type: application/json",
+                "transfer-encoding: chunked",
+            )
+            request += b"%x\r\n%s\r\n0\r\n" % (len(body), body) + "\r\n".join([*trailers, "", ""]).encode()
+            assert raw(gateway.address, request, "POST").verdict == PASSES
+            received = backend.received[-1]
+            assert json.loads(received.body)["model"] == "gpt-4o"
+            assert received.trailers == ["x-checksum: 7"]
 
 
 # Identity headers

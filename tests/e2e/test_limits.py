@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from .harness import APP_BATCH, APP_CHAT, new_app, shipped_policy
+from .harness import APP_BATCH, APP_CHAT, new_app, raw, shipped_policy
 from .harness.gateway import CHAT_BODY, CHAT_PATH, connection_manager
 from .harness.processes import wait_until
 
@@ -22,6 +22,19 @@ PASSES = (200, None)
 def with_limits(stand_ins, *limits: dict, **members) -> dict:
     """The shipped policy with these limits for every unlisted application."""
     return shipped_policy(stand_ins, default_app={"limits": list(limits), **members})
+
+
+def test_a_full_limit_refuses_the_head_of_a_request_whose_body_decides(start_gateway, stand_ins):
+    """The backend sees nothing of it, however long its body takes."""
+    gateway = start_gateway(stand_ins, with_limits(stand_ins, {"calls": 1, "per": "24h"}))
+    token, path = stand_ins.entra.mint(new_app()), "/openai/v1/chat/completions"
+    assert gateway.request("POST", path, token=token, body=b'{"model":"gpt-4o"}').status == 200
+    before = stand_ins.openai.count()
+    lines = [f"POST {path} HTTP/1.1", "host: x", f"authorization: Bearer {token}", "content-type: application/json"]
+    unfinished = "\r\n".join([*lines, "content-length: 100", "", '{"model":']).encode()
+    for _ in range(5):
+        assert raw(gateway.address, unfinished, "POST").verdict == (429, "RateLimitExceeded")
+    assert stand_ins.openai.count() == before
 
 
 def together(count: int, work) -> None:

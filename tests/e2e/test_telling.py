@@ -46,6 +46,28 @@ def gateway(stand_ins, module_directory):
         yield running
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "5eed5eed0123456789abcdef5eed5eed",
+        "Ab3" * 28,
+        "sk-proj-0123456789abcdefghij",
+        "aBc8Q~0123456789abcdefghijklmnopqrstuvwx",
+    ],
+)
+def test_i6_r28_a_key_in_a_path_or_for_a_deployment_is_not_told(gateway, stand_ins, key):
+    token = stand_ins.entra.mint(APP_CHAT)
+    for path in (f"/openai/{key}", f"/openai/deployments/{key}/chat/completions?api-version=2024-10-21"):
+        gateway.request("POST", path, token=token, body=b"{}")
+    gateway.request("POST", "/openai/v1/chat/completions", token=token, body=b'{"model":"%s"}' % key.encode())
+    lines = wait_until(lambda: [line for line in gateway.request_log() if "..." in line["path"]], 5, "lines")
+    assert {line["path"] for line in lines} <= {"/openai/...", "/openai/deployments/..."}
+    module = [line for line in gateway.log_text().splitlines() if "tollgate" in line]
+    assert module and not [line for line in module if key in line]
+    states = [line for line in gateway.access_log() if line.get("deployment") == key]
+    assert not states
+
+
 def ask(gateway, *args, **options):
     """A chat call and what both logs say of it."""
     known = {line.get("request_id") for line in gateway.access_log()}

@@ -267,7 +267,7 @@ def test_a_caller_who_asks_for_usage_gets_it(start_gateway, stand_ins):
         (CHAT_PATH.replace("?api-version=2024-10-21", ""), STREAM),
         (RESPONSES, {**STREAM, "input": "Hello"}),
         (CHAT_PATH, {**STREAM, "stream": False}),
-        (CHAT_PATH, {**STREAM, "data_sources": []}),
+        (CHAT_PATH, {**STREAM, "data_sources": [{"type": "azure_search"}]}),
         ("/openai/v1/embeddings", STREAM),
     ],
 )

@@ -14,6 +14,7 @@ class Received:
         self.line = lines[0]
         self.headers = [tuple(line.split(": ", 1)) for line in lines[1:] if line]
         self.body = body
+        self.trailers: list[str] = []
         self.complete = complete
 
     def header(self, name: str) -> str | None:
@@ -103,12 +104,14 @@ def read_body(reader, received: Received) -> tuple[bytes, bool]:
         body = b""
         while line := reader.readline():
             size = int(line, 16)
+            if size == 0:
+                while (line := reader.readline()) not in (b"\r\n", b""):
+                    received.trailers.append(line.decode("latin-1").strip())
+                return body, line != b""
             piece = reader.read(size)
             body += piece
             if len(piece) < size or not reader.readline():
                 return body, False
-            if size == 0:
-                return body, True
         return body, False
     length = int(received.header("content-length") or 0)
     body = reader.read(length)

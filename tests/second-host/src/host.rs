@@ -66,6 +66,7 @@ pub(crate) struct Local {
 #[derive(Default)]
 pub(crate) struct StreamFacts {
     pub(crate) request_headers: VecHeaderMap,
+    pub(crate) request_trailers: VecHeaderMap,
     pub(crate) response_headers: VecHeaderMap,
     pub(crate) request_body: Vec<u8>,
     pub(crate) response_body: Vec<u8>,
@@ -117,6 +118,7 @@ impl StreamState for FakeHost {
         let stream = self.stream(call, Status::BadArgument)?;
         match map {
             MapType::HttpRequestHeaders => Ok(&mut stream.request_headers),
+            MapType::HttpRequestTrailers => Ok(&mut stream.request_trailers),
             MapType::HttpResponseHeaders => Ok(&mut stream.response_headers),
             _ => Err(Status::BadArgument),
         }

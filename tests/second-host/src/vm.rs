@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxy_wasm_host::Limits;
 use proxy_wasm_host::abi::v0_2_1::types::Action;
 use proxy_wasm_host::abi::v0_2_1::{
     CallScope, ContextId, ContextType, Guest, GuestError, PluginConfig,
 };
+use proxy_wasm_host::{HeaderMapExt as _, Limits, VecHeaderMap};
 use serde_json::Value;
 
 use crate::callout::{Callout, Outbox, Reply};
+use crate::headers::Headers;
 use crate::host::{FakeHost, StreamFacts};
 use crate::module;
 use crate::process::{Process, request_lines};
@@ -254,11 +255,17 @@ impl Vm {
         }
     }
 
-    /// The request ends with trailers.
-    pub fn send_trailers(&mut self, stream: Stream) {
-        self.call(|scope| scope.on_request_trailers(stream.0, 1));
+    /// The request ends with trailers; answers those that go on.
+    pub fn send_trailers(&mut self, stream: Stream, trailers: &[(&str, &str)]) -> Headers {
+        let pairs = trailers
+            .iter()
+            .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+        self.facts_mut(stream).request_trailers = VecHeaderMap::from(pairs.collect::<Vec<_>>());
+        let count = u32::try_from(trailers.len()).expect("few trailers");
+        self.call(|scope| scope.on_request_trailers(stream.0, count));
         let facts = self.facts_mut(stream);
         facts.answered_in_body = !facts.local.is_empty();
+        Headers::new(facts.request_trailers.pairs())
     }
 
     /// The backend answers with `status` and a body.
