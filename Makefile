@@ -107,7 +107,7 @@ cli: $(RUST) ## Build the command line, target/release/tollgate
 # Checks
 
 .PHONY: check
-check: lint doc deny test instructions ## Everything CI runs: lint, doc, deny, test, instructions
+check: lint doc test instructions ## Everything CI runs: lint, doc, test, instructions
 
 .PHONY: test
 test: test-core fuzz-smoke test-module test-release test-e2e ## Tests of the core, the built module, the release and real Envoy
