@@ -102,9 +102,11 @@ impl Word {
         word
     }
 
-    /// A word of base64url, ended by a dot, that stands for `{` and a quote or a space (RFC 7515 section 3.1).
+    /// A word of base64url, ended by a dot, that stands for `{` and a quote or a space (RFC 7515 section 3.1). One whose
+    /// end is not looked for is taken for one.
     fn is_token(&self, text: &[u8]) -> bool {
-        matches!(text, [b'e', b'y' | b'w', ..]) && self.length >= 8 && self.before_dot
+        let is_header = self.length >= 8 && self.before_dot;
+        matches!(text, [b'e', b'y' | b'w', ..]) && (is_header || self.length == MAX_WORD)
     }
 
     /// By the forms that keys have today: 32 hexadecimal digits (Azure AI services, API Management), 84 letters and
@@ -217,8 +219,16 @@ mod tests {
     }
 
     #[test]
+    fn a_long_header_of_a_token_is_one() {
+        for length in [MAX_WORD - 1, MAX_WORD, MAX_WORD + 1, 2 * MAX_WORD] {
+            let token = format!("/a/ey{}.x.y", "J-".repeat(length / 2));
+            assert_eq!(*hide(token.as_bytes(), &[]), *b"/a/...", "{length}");
+        }
+    }
+
+    #[test]
     fn a_long_path_is_read_in_its_beginning_only() {
-        let path = [b"/zz".to_vec(), b"%41ey-".repeat(11_000)].concat();
+        let path = [b"/zz".to_vec(), b"%41ex-".repeat(11_000)].concat();
         assert_eq!(hide(&path, &[]).len(), MAX_PATH);
         let path = [b"/".repeat(MAX_PATH - 10), b"eyJhbGci.eyJh.c2ln".to_vec()].concat();
         assert!(hide(&path, &[]).ends_with(b"/eyJhbGci.") || hide(&path, &[]).ends_with(HIDDEN));
