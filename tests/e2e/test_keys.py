@@ -234,45 +234,28 @@ def test_f2_stale_keys_end(start_gateway, own_stand_ins):
 # Answers that are no key set
 
 
+# One after the other, so that each is met by what the last one left; more of them, at once, in test_faults_provider.py.
 BAD_ANSWERS = {
     "keys": [
         {"mode": "status", "status": 500},
-        {"mode": "status", "status": 404},
-        {"mode": "status", "status": 204},
-        {"mode": "redirect"},
-        {"mode": "html"},
-        {"mode": "truncated"},
         {"mode": "garbage"},
-        {"mode": "empty-set"},
-        {"mode": "huge"},
         {"mode": "brackets"},
-        {"mode": "reset"},
         {"mode": "reset-mid-body"},
         {"mode": "ok", "body": "{}"},
-        {"mode": "ok", "body": '{"keys": 123}'},
         {"mode": "ok", "body": '{"keys": [1, null, "x", [], {}]}'},
         {"mode": "ok", "body": '{"keys": [{"kty": "oct", "k": "AAAA", "kid": "x"}]}'},
         {"mode": "ok", "body": '{"keys": [], "keys": []}'},
         {"mode": "ok", "body": "[]"},
         {"mode": "ok", "body": "\x00\x01\x02"},
-        {"mode": "hang"},
     ],
     "metadata": [
-        {"mode": "status", "status": 500},
-        {"mode": "redirect"},
         {"mode": "html"},
         {"mode": "truncated"},
         {"mode": "garbage"},
-        {"mode": "huge"},
         {"mode": "brackets"},
-        {"mode": "reset"},
-        {"mode": "reset-mid-body"},
-        {"mode": "other-issuer"},
         {"mode": "other-host"},
         {"mode": "ok", "body": "{}"},
-        {"mode": "ok", "body": '{"jwks_uri": 1}'},
         {"mode": "ok", "body": '{"jwks_uri": "not an address"}'},
-        {"mode": "hang"},
     ],
 }
 
