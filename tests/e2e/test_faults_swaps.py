@@ -10,6 +10,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from .harness import new_app
 from .harness.figures import figure
 from .harness.gateway import connection_manager
@@ -24,6 +26,8 @@ PASSES, LIMITED = (200, None), (429, "RateLimitExceeded")
 # What memory may still grow by after the first swaps: allocators keep what they had.
 ROOM = 24
 LONG = 300
+
+pytestmark = pytest.mark.timeout(int(SECONDS * 2) + 120)
 
 
 def resident(process_id: int) -> float:
