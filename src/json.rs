@@ -382,6 +382,24 @@ mod tests {
         );
         assert_eq!(object.get("b").unwrap().as_array().unwrap().len(), 5);
         assert!(object.get("c").is_none());
+        assert_eq!((object.len(), object.is_empty()), (2, false));
+        let inner = object.get("a").unwrap().as_object().unwrap();
+        assert_eq!((inner.len(), inner.is_empty()), (0, true));
+        assert_eq!(object.clone().into_owned(), *object);
+    }
+
+    #[test]
+    fn kinds_are_named() {
+        for (text, kind) in [
+            ("null", "null"),
+            ("true", "a boolean"),
+            ("1", "a number"),
+            (r#""x""#, "a string"),
+            ("[]", "an array"),
+            ("{}", "an object"),
+        ] {
+            assert_eq!(parse(text.as_bytes()).unwrap().kind(), kind);
+        }
     }
 
     #[test]

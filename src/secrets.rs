@@ -219,6 +219,28 @@ mod tests {
     }
 
     #[test]
+    fn tokens_are_told_by_how_they_begin() {
+        for text in ["eyJhbGci.x", "a=ewogImFs.", "/eyJhbGci.eyJh.c2ln"] {
+            assert!(holds_token(text.as_bytes()), "{text}");
+            assert!(holds_secret(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "",
+            "eyJhbGc.x",
+            "eyJhbGci",
+            "eyJhbGci/x.y",
+            "eyJhbGci~x.y",
+            "eyJhbGci~.y",
+            "ey.x",
+            "xyJhbGci.x",
+        ] {
+            assert!(!holds_token(text.as_bytes()), "{text}");
+        }
+        // Two words with a dot between are no key of their length.
+        assert!(!holds_secret(b"5eed5eed01234567.89abcdef5eed5eed"));
+    }
+
+    #[test]
     fn a_long_header_of_a_token_is_one() {
         for length in [MAX_WORD - 1, MAX_WORD, MAX_WORD + 1, 2 * MAX_WORD] {
             let token = format!("/a/ey{}.x.y", "J-".repeat(length / 2));

@@ -248,4 +248,15 @@ mod tests {
             assert_eq!(PublicKey::p256(x, y), Err(KeyError::EcPoint));
         }
     }
+
+    #[test]
+    fn both_coordinates_have_the_size_of_the_curve() {
+        assert_eq!(
+            uncompressed_point::<2>(&[1, 2], &[3, 4]),
+            Ok(vec![4, 1, 2, 3, 4])
+        );
+        for (x, y) in [(&[1][..], &[3, 4][..]), (&[1, 2], &[3, 4, 5]), (&[], &[])] {
+            assert_eq!(uncompressed_point::<2>(x, y), Err(KeyError::EcPoint));
+        }
+    }
 }

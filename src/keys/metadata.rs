@@ -142,6 +142,7 @@ mod tests {
                 format!(r#"{{"issuer":"{good}","jwks_uri":"https://login.example:444/k"}}"#),
                 OtherHost,
             ),
+            (" ".repeat(MAX_DOCUMENT), NotAnObject),
             (" ".repeat(MAX_DOCUMENT + 1), TooLarge),
         ] {
             let short: String = text.chars().take(80).collect();

@@ -168,6 +168,7 @@ mod tests {
 
     use super::*;
     use crate::policy::{Count, Period, Window};
+    use crate::roles::Permissions;
     use crate::store::{Expected, MemoryStore, Versioned, Written};
     use crate::time::Time;
 
@@ -268,6 +269,37 @@ mod tests {
         call(&store, &after, NOW).unwrap();
         assert!(call(&store, &after, NOW).is_err());
         assert!(call(&store, &before, NOW).is_err());
+    }
+
+    #[test]
+    fn a_limit_keeps_its_name_whatever_stands_beside_it() {
+        let scope = Scope {
+            operations: Some(Permissions::default()),
+            ..Scope::default()
+        };
+        let calls = limit(2, MINUTE, Count::All);
+        let tokens = Limit {
+            measure: Measure::Tokens { reserve: true },
+            ..calls.clone()
+        };
+        let scoped = Limit {
+            scope,
+            ..calls.clone()
+        };
+        let all = [calls, tokens, scoped];
+        let alone: Vec<_> = all
+            .iter()
+            .map(|limit| name_limits(std::slice::from_ref(limit)).remove(0).id)
+            .collect();
+        assert_eq!(
+            alone.iter().collect::<std::collections::HashSet<_>>().len(),
+            3
+        );
+        let together: Vec<_> = name_limits(&all)
+            .into_iter()
+            .map(|limit| limit.id)
+            .collect();
+        assert_eq!(together, alone);
     }
 
     #[test]

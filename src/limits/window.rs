@@ -488,6 +488,22 @@ mod tests {
     }
 
     #[test]
+    fn a_state_is_ahead_of_what_comes_before_it() {
+        let at = |millis| Time::from_millis(NOON + millis);
+        let calendar = Window::Calendar(Period::Hour);
+        for (window, length) in [(MINUTE, 1_000), (calendar, 3_600_000)] {
+            let mut state = State::new(window);
+            state.advance(window, at(0));
+            state.take(1);
+            assert!(!state.is_ahead_of(window, at(0)));
+            assert!(!state.is_ahead_of(window, at(length)));
+            assert!(state.is_ahead_of(window, Time::from_millis(NOON - length - 1)));
+        }
+        let other = State::new(MINUTE);
+        assert!(!other.is_ahead_of(calendar, Time::from_millis(0)));
+    }
+
+    #[test]
     fn no_window_holds_more_than_the_limit_and_room_comes_back_in_time() {
         // A fixed sequence of odd steps instead of a random one.
         for (millis, limit) in [
