@@ -71,20 +71,22 @@ impl BodyReader for RequestBody {
     fn push(&mut self, bytes: &[u8], end: bool) -> Passed<'_> {
         self.seen = self.seen.saturating_add(size(bytes.len()));
         self.ended |= end;
-        let held = self.held.len();
-        let start = self.reader.scanned().saturating_sub(size(held));
+        let late = !self.held.is_empty();
+        let start = self.reader.scanned();
+        let start = start.saturating_sub(size(self.held.len()));
         if self.refused.is_none() {
             let read = self.reader.push(bytes);
             let finished = if end { self.reader.finish() } else { Ok(()) };
             self.refused = read.and(finished).err();
             self.complete |= self.refused.is_some() || self.reader.closed_at().is_some();
         }
-        if held == 0 && self.usage != UsageRequest::Wanted {
+        // Only for that is anything held back.
+        if self.usage != UsageRequest::Wanted {
             return Passed::Unchanged;
         }
         let mut input = std::mem::take(&mut self.held);
         input.extend_from_slice(bytes);
-        self.pass(&input, start, held > 0)
+        self.pass(&input, start, late)
     }
 }
 
@@ -142,7 +144,7 @@ impl RequestBody {
 
     /// From where on the input waits for the end of `stream_options`.
     fn held_from(&self, input: &[u8], start: u64) -> Option<usize> {
-        if self.refused.is_some() || self.usage != UsageRequest::Wanted {
+        if self.refused.is_some() {
             return None;
         }
         let open_at = self.reader.stream_options_open_at()?;
@@ -154,7 +156,6 @@ impl RequestBody {
     fn edit(&self, input: &[u8], start: u64) -> Option<Edit> {
         let reader = &self.reader;
         if self.refused.is_some()
-            || self.usage != UsageRequest::Wanted
             || reader.include_usage() == Some(true)
             || reader.has_data_sources()
         {

@@ -102,6 +102,10 @@ fn every_other_body_stays_as_it_is() {
         r#"{"stream":true,"stream_options":{"include_usage":true,"include_obfuscation":false}}"#,
         r#"{"data_sources":[{}],"stream":true}"#,
         r#"{"stream":true,"stream_options":7}"#,
+        r#"{"stream":true,"stream_options":[{"a":1,"a":2}]}"#,
+        r#"{"stream":true,"stream_options":{"a":,}}"#,
+        r#"{"stream":false,"stream_options":null}"#,
+        r#"{"stream_options":null}"#,
         r#"{"stream":true,"stream":true}"#,
         r#"{"stream":true"#,
         "not JSON",
@@ -109,6 +113,14 @@ fn every_other_body_stays_as_it_is() {
     ] {
         assert_eq!(injected(body), (body.to_owned(), false), "{body}");
     }
+}
+
+#[test]
+fn a_body_that_cannot_be_read_stays_as_it_is_from_there_on() {
+    let text = r#"{"stream":true,"stream_options":{},,}"#;
+    let mut body = RequestBody::new(&headers(&[JSON]), true);
+    assert_eq!(sent(&mut body, &[text.as_bytes()]), text);
+    assert!(!body.usage_was_injected());
 }
 
 #[test]
