@@ -456,6 +456,50 @@ mod tests {
         }
     }
 
+    const POLICY: &str = r#"{"issuers":[{"openid_config":"https://login.example/c","cluster":"c","issuers":["i"],
+        "audiences":["a"]}],"forward":{"headers":{"x-app-id":"app_id"}}}"#;
+
+    #[test]
+    fn one_pass_finds_what_decides() {
+        let policy = Policy::parse(POLICY.as_bytes()).unwrap();
+        let headers = map(&[
+            (":method", "POST"),
+            (":path", "/a?b"),
+            ("accept", "x"),
+            ("x-request-id", "r"),
+            ("Authorization", "one"),
+            ("authorization", "two"),
+            ("Api_Key", "k"),
+            ("x-app-id", "evil"),
+            ("x-original-url", "/status"),
+            ("x-ms-oai-image-generation-deployment", "d"),
+        ]);
+        let head = RequestHead::read(&headers, &policy);
+        assert_eq!((head.method, head.path), (&b"POST"[..], &b"/a"[..]));
+        assert_eq!(head.query, Some(&b"b"[..]));
+        assert_eq!(head.request_id_to_tell(), Some(&b"r"[..]));
+        assert_eq!(head.authorization, [b"one", b"two"]);
+        assert_eq!(head.key_headers, [b"Api_Key"]);
+        assert_eq!(head.foreign, [&b"x-app-id"[..], b"x-original-url"]);
+        assert_eq!(head.image_deployments, [b"d"]);
+        let unfit: Vec<_> = head.unfit_for_trailers().collect();
+        let expected: [&[u8]; 4] = [b"Api_Key", b"x-app-id", b"x-original-url", b"authorization"];
+        assert_eq!(unfit, expected);
+        assert!(!head.asks_for_method && !head.accepts_encodings && !head.is_preflight());
+        assert_eq!(*head.path_to_tell(&[]), *b"/a");
+
+        let headers = map(&[
+            (":method", "OPTIONS"),
+            ("access-control-request-method", "POST"),
+            ("accept-encoding", "gzip"),
+            ("x-request-id", "eyJhbGciOiJSUzI1NiJ9.e30.c2ln"),
+        ]);
+        let head = RequestHead::read(&headers, &policy);
+        assert!(head.asks_for_method && head.accepts_encodings && head.is_preflight());
+        assert_eq!(head.request_id_to_tell(), None);
+        assert_eq!(head.unfit_for_trailers().count(), 0);
+    }
+
     #[test]
     fn names_are_the_same_in_any_spelling() {
         for name in ["api-key", "Api-Key", "API_KEY", "api_key"] {

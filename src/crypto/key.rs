@@ -237,6 +237,7 @@ mod tests {
         }
         let ends_in_one = [&modulus[..255], &[1]].concat();
         assert!(PublicKey::rsa(&ends_in_one, &[1, 0, 1]).is_ok());
+        assert!(PublicKey::rsa(&[0xff; 1024], &[1, 0, 1]).is_ok());
         let (x, y) = tail(known::P256_SPKI, 64).split_at(32);
         for (x, y) in [
             (x, x),

@@ -66,7 +66,7 @@ def test_r17_no_increment_is_lost_on_first_use(limited, stand_ins):
     outcomes = Counter(tuple(sorted(report.of(f"{app}").items())) for app in range(NEW_APPS))
     assert outcomes == {tuple(sorted(expected.items())): NEW_APPS}
     told = f"{NEW_APPS} applications, {calls} calls each at once: {limit} of {limit} admitted for every one"
-    figure("R17", "first use of a counter by two workers at once", told, True)
+    figure("R17", "first use of a counter by two workers at once", told, NEW_APPS >= 1_000)
 
 
 def test_r17_places_that_are_given_back_are_there_again(limited, stand_ins):

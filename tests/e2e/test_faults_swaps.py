@@ -24,7 +24,7 @@ CALLS = 500
 CLIENTS = 4
 PASSES, LIMITED = (200, None), (429, "RateLimitExceeded")
 # What memory may still grow by after the first swaps: allocators keep what they had.
-ROOM = 24
+ROOM = 8
 LONG = 300
 
 pytestmark = pytest.mark.timeout(int(SECONDS * 2) + 120)

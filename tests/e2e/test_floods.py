@@ -21,12 +21,14 @@ from .harness.tokens import b64, unb64
 THOROUGH = bool(os.environ.get("THOROUGH"))
 # Few enough that neither core is busy for long.
 GOOD_RATE, FLOOD_RATE = 200, 400
-# So many rounds of each kind at least. A machine that others use gets more, until their medians settle: a flood that
-# does slow good callers slows them in most rounds, however many there are.
-ROUNDS, MOST_ROUNDS, SECONDS = 9, 27, 10
+# So many rounds of each kind: a flood that does slow good callers slows them in most.
+ROUNDS, SECONDS = 12, 10
 MOST_SLOWER = 1.2
 
 KIDS = 10_000
+# The goal gives them a minute.
+KIDS_SECONDS = 60 if THOROUGH else 6
+KIDS_SLOWER = 1.1
 
 TOKENS = 100_000 if THOROUGH else 26_000
 BATCH = 1_000
@@ -82,20 +84,17 @@ def test_r7_a_flood_of_garbage_does_not_slow_good_callers(start_gateway, stand_i
     rounds = {"quiet": round_of_good_callers, "gate": flooded_round, "bare": lambda: flooded_round(port=port)}
     p99 = {name: [] for name in rounds}
     send(gateway, good, count=500)
-    for turn in range(MOST_ROUNDS):
+    for turn in range(ROUNDS):
         # Which comes first changes, so that no trend favours one.
         for name in (*list(rounds)[turn % 3 :], *list(rounds)[: turn % 3]):
             p99[name].append(rounds[name]())
-        median = {name: statistics.median(values) for name, values in p99.items()}
-        if turn + 1 >= ROUNDS and median["gate"] < MOST_SLOWER * median["bare"]:
-            break
+    median = {name: statistics.median(values) for name, values in p99.items()}
     assert set(refused) == {"401 JwtInvalid", "401 TokenSignatureInvalid", "401 None"}
-    assert median["gate"] < MOST_SLOWER * median["bare"], p99
     rates = f"good callers at {GOOD_RATE}/s beside garbage at {FLOOD_RATE}/s"
     told = f"p99 {median['quiet']:.2f} ms quiet, {median['gate']:.2f} ms flooded, {median['bare']:.2f} ms"
-    told += f" where Envoy alone refuses the flood; medians of {turn + 1} rounds of {SECONDS} s"
+    told += f" where Envoy alone refuses the flood; medians of {ROUNDS} rounds of {SECONDS} s"
     figure("R7", f"{rates}, against quiet", told, median["gate"] < MOST_SLOWER * median["quiet"])
-    figure("R7", f"{rates}, against the same flood without the gate", told, True)
+    figure("R7", f"{rates}, against the same flood without the gate", told, median["gate"] < MOST_SLOWER * median["bare"])
 
 
 def test_r10_a_flood_of_unknown_kids_makes_no_flood_of_fetches(start, own_stand_ins):
@@ -106,10 +105,14 @@ def test_r10_a_flood_of_unknown_kids_makes_no_flood_of_fetches(start, own_stand_
     entra = own_stand_ins.entra
     good = [request(entra.mint(new_app()))]
     send(gateway, good, count=100)
-    quiet = send(gateway, good, seconds=8, rate=GOOD_RATE, connections=4).p99()
+
+    def quiet() -> float:
+        return send(gateway, good, seconds=KIDS_SECONDS / 2, rate=GOOD_RATE, connections=4).p99()
+
+    before = quiet()
     began, fetches = time.monotonic(), entra.stats()["keys"]
-    callers = Load(gateway, good, seconds=8, rate=GOOD_RATE, connections=4)
-    flood = Load(gateway, unknown_kids(entra.mint(), KIDS), count=KIDS, rate=KIDS / 6)
+    callers = Load(gateway, good, seconds=KIDS_SECONDS + 1, rate=GOOD_RATE, connections=4)
+    flood = Load(gateway, unknown_kids(entra.mint(), KIDS), count=KIDS, rate=KIDS / KIDS_SECONDS)
     memory = Memory(gateway.pid)
     while flood.is_running():
         time.sleep(0.25)
@@ -126,9 +129,11 @@ def test_r10_a_flood_of_unknown_kids_makes_no_flood_of_fetches(start, own_stand_
     good_calls = answers.total()
     growth = memory.growth()
     assert growth < MOST_GROWTH, memory.samples
+    without = statistics.mean([before, quiet()])
     told = f"{fetched} fetches in {report.seconds:.0f} s; {good_calls} of {good_calls} good calls answered 200, p99 "
-    told += f"{callers.p99():.1f} ms, {quiet:.1f} ms without; memory {growth:+.0f} KiB"
-    figure("R10", f"{KIDS} unknown kids at once, at most one fetch every {floor} s", told, True)
+    told += f"{callers.p99():.2f} ms, {without:.2f} ms without; memory {growth:+.0f} KiB"
+    met = THOROUGH and callers.p99() < KIDS_SLOWER * without
+    figure("R10", f"{KIDS} unknown kids, at most one fetch every {floor} s", told, met)
 
 
 def unknown_kids(token: str, count: int) -> list[str]:
@@ -157,6 +162,6 @@ def test_r8_r9_applications_and_tokens_without_number(start, stand_ins):
     growth = memory.growth()
     assert growth < MOST_GROWTH, memory.samples
     told = f"{growth:+.0f} KiB from token {FULL} to {TOKENS}, each of another application"
-    figure("R8", "memory over applications and tokens without number", told, True)
+    figure("R8", "memory over applications and tokens without number", told, THOROUGH)
     told = f"{OWN_COUNTERS} counters and one for the rest after {TOKENS} applications, told by what they admit"
-    figure("R9", "counters of applications without number", told, True)
+    figure("R9", "counters of applications without number", told, THOROUGH)

@@ -1,6 +1,7 @@
 """Where keys come from, and what happens when they do not come. Rows F; A8 to A11 and C4, C5, C10 as far
 as they are about key sets."""
 
+import datetime
 import http.client
 import selectors
 import socket
@@ -117,7 +118,7 @@ def answers_as_they_come(connections: list[socket.socket]) -> list[tuple[float, 
             ready = waiting.select(timeout=20)
             assert ready, f"{len(waiting.get_map())} requests were not answered"
             for key, _ in ready:
-                came.append((time.monotonic(), key.fileobj.recv(4096).partition(b"\r\n")[0]))
+                came.append((time.time(), key.fileobj.recv(4096).partition(b"\r\n")[0]))
                 waiting.unregister(key.fileobj)
     return came
 
@@ -142,13 +143,18 @@ def test_r11_a_thousand_first_requests_wait_for_one_fetch(start_gateway, own_sta
     assert own_stand_ins.entra.stats()["keys"] == 0, "a request came too late to wait"
     came = answers_as_they_come(connections)
     served = sum(line.startswith(b"HTTP/1.1 200 ") for _, line in came)
-    times = [when for when, _ in came]
-    spread, fetches = max(times) - min(times), own_stand_ins.entra.stats()["keys"]
-    told = f"{served} of {count} served after {fetches} fetch, each verified anew, the last {spread * 1000:.0f} ms after"
-    told += " the first"
-    figure("R11", f"{count} first requests, each with a token of its own", told, served == count and fetches == 1 and spread < 0.1)
+    late, fetches = max(when for when, _ in came) - keys_came_at(gateway), own_stand_ins.entra.stats()["keys"]
+    told = f"{served} of {count} served after {fetches} fetch, each verified anew, the last {late * 1000:.0f} ms after it"
+    met = served == count and fetches == 1 and late < 0.1
+    figure("R11", f"{count} first requests, each with a token of its own", told, met)
     assert (served, fetches) == (count, 1)
-    assert spread < 2
+    assert 0 < late < 2
+
+
+def keys_came_at(gateway) -> float:
+    """When the one fetch ended that there was, by the log."""
+    (line,) = [line for line in gateway.log_text().splitlines() if "keys of stand-in: " in line]
+    return datetime.datetime.fromisoformat(line[1 : line.index("]")]).timestamp()
 
 
 # Outages
@@ -157,7 +163,7 @@ def test_r11_a_thousand_first_requests_wait_for_one_fetch(start_gateway, own_sta
 @pytest.mark.parametrize("mode", ["status", "reset", "hang", "html", "truncated"])
 def test_f1_r13_no_keys_at_start_is_503_and_ends_with_the_outage(start_gateway, own_stand_ins, mode):
     own_stand_ins.entra.behave("all", mode, status=500)
-    gateway = start_gateway(own_stand_ins)
+    gateway = start_gateway(own_stand_ins, with_refresh(own_stand_ins, timeout="500ms"))
     results = ask_together(gateway, [own_stand_ins.entra.mint() for _ in range(8)])
     assert {verdict for verdict, _ in results} == {UNAVAILABLE}
     assert max(seconds for _, seconds in results) < 6
@@ -278,7 +284,7 @@ def bad_fetches(gateway) -> int:
 @pytest.mark.parametrize("target", BAD_ANSWERS)
 def test_f4_f5_f6_f7_c10_r14_a_bad_answer_changes_nothing(start_gateway, own_stand_ins, target):
     """A gateway with keys keeps them, and one without says so, whatever the provider answers."""
-    policy = with_refresh(own_stand_ins, every="1s", timeout="1s")
+    policy = with_refresh(own_stand_ins, every="1s", timeout="300ms")
     warm = start_gateway(own_stand_ins, policy)
     token = own_stand_ins.entra.mint()
     assert warm.chat(token).verdict == PASSES

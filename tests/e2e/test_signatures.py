@@ -189,7 +189,7 @@ def seen():
     total = sum(seen.values(), Counter())
     told = f"{total['sent']} of {len(seen)} algorithms: {total['passed']} accepted"
     told += f", {total['verified']} refused for their signature"
-    met = len(seen) == len(ALGORITHMS) and not total["passed"]
+    met = len(seen) == len(ALGORITHMS) and not total["passed"] and total["sent"] >= 50_000
     figure("R1", "changed tokens through Envoy, verified by the host where it can", told, met)
 
 

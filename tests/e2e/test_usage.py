@@ -6,6 +6,7 @@ import http.client
 import json
 import random
 import socket
+import statistics
 import time
 
 import pytest
@@ -345,7 +346,7 @@ def test_events_are_not_held_back(start_gateway, stand_ins):
 
 def test_r20_an_event_is_not_late(start_gateway, stand_ins):
     """Events carry the time at which they were sent; they arrive within 5 ms, but for one in a hundred."""
-    count, wanted = 400, 0.005
+    count, rounds, wanted = 400, 5, 0.005
 
     def script(_):
         yield chunked([], EVENTS)[0]
@@ -370,15 +371,15 @@ def test_r20_an_event_is_not_late(start_gateway, stand_ins):
         gateway = behind(start_gateway, stand_ins, backend, inject(stand_ins))
         token = stand_ins.entra.mint(APP_CHAT)
         # What held events back would do so in every round; a busy machine does in some.
-        for attempt in range(1, 11):
-            through, direct = delays(gateway.address), delays(backend.address)
-            assert len(through) == len(direct) == count
-            late = through[count * 99 // 100]
-            if late < wanted:
-                break
-    assert late < wanted
-    middle = f"median {through[count // 2] * 1000:.2f} ms, {direct[count // 2] * 1000:.2f} ms without the gate"
-    figure("R20", "delay of an event", f"p99 {late * 1000:.2f} ms, {middle}, round {attempt}", late < wanted)
+        through = [delays(gateway.address) for _ in range(rounds)]
+        direct = delays(backend.address)
+    assert {len(times) for times in (*through, direct)} == {count}
+    late = statistics.median(times[count * 99 // 100] for times in through)
+    assert late < wanted, through
+    middle = statistics.median(times[count // 2] for times in through)
+    told = f"p99 {late * 1000:.2f} ms, median of {rounds} rounds; half within {middle * 1000:.2f} ms, without the gate "
+    told += f"{direct[count // 2] * 1000:.2f} ms"
+    figure("R20", "delay of an event", told, late < wanted)
 
 
 # Models in bodies

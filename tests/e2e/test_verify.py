@@ -27,7 +27,8 @@ def plan(monkeypatch, tmp_path):
 
 
 def measure(step: str, *figures: dict, status: int = 0) -> None:
-    (verify.RESULTS / f"{step}.json").write_text(json.dumps({"status": status, "seconds": 1, "ended": "now"}))
+    result = {"status": status, "seconds": 1, "ended": "now", "sources": "these"}
+    (verify.RESULTS / f"{step}.json").write_text(json.dumps(result))
     path = verify.RESULTS / f"{step}.figures"
     path.write_text("".join(json.dumps(figure) + "\n" for figure in figures))
 
@@ -82,6 +83,25 @@ def test_a_size_is_for_the_step_that_has_it(plan, monkeypatch):
     assert "SECONDS" not in two and two["ELSE"] == "x"
 
 
+def test_what_leaves_tests_out_reaches_no_step(plan, monkeypatch):
+    monkeypatch.setenv("PYTEST_ARGS", "-k nothing")
+    assert "PYTEST_ARGS" not in verify.environment_of(plan["steps"]["one"])
+
+
+def test_what_is_interrupted_meets_nothing(plan, monkeypatch):
+    monkeypatch.setenv("TOLLGATE_COMMIT", "0123456789ab")
+    assert verify.run("one")
+    assert verify.result_of("one")["sources"] == "0123456789ab"
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify.subprocess, "run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        verify.run("one")
+    assert verify.result_of("one") is None
+
+
 def test_every_step_of_a_goal_has_a_figure_for_it():
     """In the sources, where the figures are written."""
     tests = ROOT / "tests"
@@ -91,6 +111,7 @@ def test_every_step_of_a_goal_has_a_figure_for_it():
         "module": list((tests / "second-host").rglob("*.rs")),
         "e2e": [path for path in (tests / "e2e").rglob("*.py") if path.name != "test_verify.py"],
         "soak": [tests / "e2e" / "test_soak.py", tests / "e2e" / "conftest.py"],
+        "fuzz-smoke": [tests / "fuzz" / "main.rs"],
         "fuzz": [ROOT / "fuzz" / "run.sh"],
         "mutants": [tests / "setup" / "mutants.sh"],
         "coverage": [tests / "setup" / "coverage.py"],

@@ -23,12 +23,16 @@ PLAN = yaml.safe_load(Path(__file__).with_name("goals.yaml").read_text())
 RESULTS = ROOT / "target" / "verify"
 WIDTH = 118
 TAIL = 20
+# Each leaves out a part of what a step is to run.
+CHOICES = {"PYTEST_ARGS", "BENCH_ARGS", "FUZZ_TARGETS", "MUTANTS"}
 
 
 def run(name: str) -> bool:
     """Runs a step; its output goes to a file."""
     step = PLAN["steps"][name]
     log, figures = RESULTS / f"{name}.log", RESULTS / f"{name}.figures"
+    # What is interrupted leaves nothing that a goal could be met by.
+    (RESULTS / f"{name}.json").unlink(missing_ok=True)
     figures.write_text("")
     environment = environment_of(step) | {"FIGURES": str(figures)}
     print(f"{name}: {step['run']} ...", flush=True)
@@ -46,6 +50,7 @@ def run(name: str) -> bool:
             file.write(json.dumps(line) + "\n")
     seconds = round(time.monotonic() - begin)
     result = {"status": status, "seconds": seconds, "ended": time.strftime("%Y-%m-%d %H:%M")}
+    result["sources"] = os.environ.get("TOLLGATE_COMMIT", "unknown")
     (RESULTS / f"{name}.json").write_text(json.dumps(result))
     if status:
         print("".join(f"    {line}\n" for line in log.read_text(errors="replace").splitlines()[-TAIL:]), end="")
@@ -54,8 +59,9 @@ def run(name: str) -> bool:
 
 
 def environment_of(step: dict) -> dict[str, str]:
-    """The caller's environment. What it says of a step's size goes before the plan, and is for that step alone."""
-    sizes = {name for other in PLAN["steps"].values() for name in other.get("with", {})}
+    """The caller's environment, without what chooses among a step's tests. What it says of a step's size goes before
+    the plan, and is for that step alone."""
+    sizes = {name for other in PLAN["steps"].values() for name in other.get("with", {})} | CHOICES
     own = step.get("with", {})
     return own | {name: value for name, value in os.environ.items() if name in own or name not in sizes}
 
@@ -104,7 +110,7 @@ def print_steps() -> bool:
     for name in PLAN["steps"]:
         if result := results.get(name):
             verdict = f"FAILED with {result['status']}" if result["status"] else "ok"
-            print(f"  {name:13} {result['ended']}  {result['seconds']:6} s  {verdict}")
+            print(f"  {name:13} {result['ended']}  {result['seconds']:6} s  {result['sources']:18}  {verdict}")
         else:
             print(f"  {name:13} has not run")
     total = sum(result["seconds"] for result in results.values())

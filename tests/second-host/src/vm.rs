@@ -18,7 +18,7 @@ use crate::process::{Process, request_lines};
 use crate::request::{Answer, Request, Told};
 
 /// Envoy gives a VM more; what the module keeps must fit in this.
-const MEMORY: usize = 64 * 1024 * 1024;
+const MEMORY: usize = 32 * 1024 * 1024;
 /// Generous, because several tests share few cores.
 const CPU_TIME: Duration = Duration::from_secs(60);
 

@@ -1,4 +1,4 @@
-//! Memory that callers could fill stays bounded. The VM has 64 MiB and traps beyond.
+//! Memory that callers could fill stays bounded. The VM has 32 MiB and traps beyond.
 
 use serde_json::json;
 use tollgate_second_host::{Process, Token, Vm, keys, verifier};
