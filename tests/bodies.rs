@@ -144,6 +144,18 @@ fn a_deployment_for_images_is_one_too() {
     }
 }
 
+/// Nor does an operation without one count where deployments are limited.
+#[test]
+fn an_operation_without_a_deployment_is_of_none() {
+    let limit = json!({ "calls": 1, "per": "60s", "deployments": ["gpt-4o"] });
+    let mut limited = Caller::new(json!({ "limits": [limit] }), &json!({}));
+    for _ in 0..3 {
+        assert_eq!(limited.code("/openai/files", ""), None);
+    }
+    assert_eq!(limited.code(PATH, "{}"), None);
+    assert_eq!(limited.code(PATH, "{}"), Some(RateLimitExceeded));
+}
+
 /// An assistant that is changed names a model as one that is made does.
 #[test]
 fn a_change_of_an_assistant_names_a_deployment() {

@@ -22,6 +22,7 @@ use tollgate::keys::{
     SkipReason, Unreachable,
 };
 use tollgate::refusal::Code::{KeysUnavailable, TokenSignatureKeyNotFound};
+use tollgate::refusal::Refusal;
 use tollgate::request::HeaderMap;
 use tollgate::store::{Expected, MemoryStore, SharedStore, StoreError, Versioned, Written};
 use tollgate::time::Time;
@@ -119,6 +120,7 @@ fn requests_that_wait_are_decided_though_a_later_one_saw_the_keys_first() {
     let mut two = Bench::sharing(&policy(), Rc::clone(&store));
     let token = SIGNER.token(&v1_claims());
     assert!(waits(&two.ask(&token)));
+    assert!(two.gateway.sync(&*store, two.time()).is_empty(), "no news");
     one.fetch(&set(&[&*SIGNER]));
     assert!(!waits(&two.ask(&token)), "the later one");
     let now = two.time();
@@ -203,7 +205,17 @@ fn without_a_provider_requests_wait_and_then_are_unavailable() {
         .gateway
         .decide(&headers, &|| now, &*worker.store, Patience::Over);
     assert_eq!(code(&verdict), Some(KeysUnavailable));
-    worker.now += 2_000;
+    let Verdict::Refuse(refuse) = verdict else {
+        panic!("a refusal")
+    };
+    let Refusal::Keys { retry_in } = refuse.refusal else {
+        panic!("for want of keys")
+    };
+    // When the provider is asked again, and not before.
+    assert!((2..=2_000).contains(&retry_in), "{retry_in}");
+    worker.now += retry_in - 1;
+    assert!(worker.begin().is_none());
+    worker.now += 1;
     worker.fetch(&set(&[&SIGNER]));
     assert_eq!(code(&worker.ask(&token)), None);
 }

@@ -139,10 +139,10 @@ impl TokenCache {
 
     fn remove(&mut self, place: usize) {
         let is_at = |wanted: usize| move |place: &usize| *place == wanted;
-        let last = self.entries.len().saturating_sub(1);
-        if place > last || self.entries.is_empty() {
+        if place >= self.entries.len() {
             return;
         }
+        let last = self.entries.len().saturating_sub(1);
         // The last entry takes the place that becomes free.
         let moved = self.entries.get(last).map_or(0, |entry| hash(&entry.token));
         let gone = self.entries.swap_remove(place);
@@ -220,6 +220,29 @@ mod tests {
 
     fn token(number: usize) -> Vec<u8> {
         format!("header.payload-{number}.signature").into_bytes()
+    }
+
+    #[test]
+    fn a_token_may_fill_the_cache() {
+        let kept = |claims: Rc<Claims>| {
+            let mut cache = TokenCache::default();
+            cache.keep(b"small", 0, self::claims(0));
+            cache.keep(b"a.b.c", 0, claims);
+            cache.find(b"a.b.c").is_some()
+        };
+        let weight = |padding| {
+            let (issuer, claims) = (0, claims(padding));
+            Entry {
+                token: (*b"a.b.c").into(),
+                cached: CachedToken { issuer, claims },
+                used: false,
+            }
+            .weight()
+        };
+        let most = MAX_BYTES - weight(0);
+        assert_eq!(weight(most), MAX_BYTES);
+        assert!(kept(claims(most)));
+        assert!(!kept(claims(most + 1)));
     }
 
     #[test]
