@@ -181,6 +181,21 @@ fn one_fetch_serves_all_workers() {
     }
 }
 
+/// Policies come and go in one process: what one fetched serves the next where it fetches the same.
+#[test]
+fn keys_from_elsewhere_are_others() {
+    let store = Rc::new(MemoryStore::default());
+    Bench::sharing(&policy(), Rc::clone(&store)).fetch(&set(&[&*SIGNER]));
+    let token = SIGNER.token(&v1_claims());
+    let mut elsewhere = policy();
+    elsewhere["issuers"][0]["cluster"] = json!("other");
+    for (policy, is_shared) in [(policy(), true), (elsewhere, false)] {
+        let mut worker = Bench::sharing(&policy, Rc::clone(&store));
+        assert_eq!(worker.begin().is_none(), is_shared);
+        assert_eq!(!waits(&worker.ask(&token)), is_shared);
+    }
+}
+
 #[test]
 fn without_a_provider_requests_wait_and_then_are_unavailable() {
     let mut worker = Bench::new(&policy());

@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::metadata::{Metadata, MetadataError};
 use super::schedule::Schedule;
-use super::set::{Key, KeySet, KeySetError, MAX_DOCUMENT};
+use super::set::{Key, KeySet, KeySetError};
 use crate::policy::{FetchStart, Issuer, KeyFetch, KeySource};
 use crate::store::{self, SharedStore};
 use crate::time::Time;
@@ -483,11 +483,11 @@ impl FetchedKeys {
     }
 }
 
-/// The body of an answer that is one: status 200, complete, not too large.
+/// The body of an answer that is one: status 200, complete, and not larger than the host holds.
 fn document(answer: &Answer) -> Result<&[u8], Unreachable> {
     match (answer.status, &answer.body) {
         (None, _) => Err(Unreachable::NoAnswer),
-        (Some(200), Some(body)) if body.len() <= MAX_DOCUMENT => Ok(body),
+        (Some(200), Some(body)) => Ok(body),
         (Some(200), _) => Err(Unreachable::TooLarge),
         (Some(status), _) => Err(Unreachable::Status(status)),
     }
