@@ -163,8 +163,8 @@ fn take_all(
         let room_in = match limit.window {
             // Waiting does not help; a window later at least the rest of it is free.
             Window::Sliding { millis } if never => millis,
-            Window::Calendar(_) if never => standing.reset_in,
-            _ => standing.room_in,
+            Window::Sliding { .. } => standing.room_in,
+            Window::Calendar(_) => standing.reset_in.max(1),
         };
         let is_worse = |worst: Reached| (never, room_in) > (worst.never, worst.room_in);
         if remaining < needed && worst.is_none_or(is_worse) {

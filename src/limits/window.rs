@@ -278,10 +278,7 @@ impl Sliding {
     fn advance(&mut self, window_millis: u64, now: Time) -> bool {
         let slot = slot_of(window_millis, now);
         if slot >= self.newest {
-            let passed = slot.saturating_sub(self.newest);
-            if passed > 0 {
-                self.age_by(u8::try_from(passed).unwrap_or(u8::MAX));
-            }
+            self.age_by(slot.saturating_sub(self.newest));
             self.newest = slot;
             return false;
         }
@@ -297,7 +294,11 @@ impl Sliding {
     }
 
     /// Moves every slot on, and drops those that have left.
-    fn age_by(&mut self, passed: u8) {
+    fn age_by(&mut self, passed: u64) {
+        if passed == 0 {
+            return;
+        }
+        let passed = u8::try_from(passed).unwrap_or(u8::MAX);
         self.slots.retain_mut(|slot| {
             slot.age = slot.age.saturating_add(passed);
             usize::from(slot.age) < KEPT
@@ -501,6 +502,53 @@ mod tests {
         }
         let other = State::new(MINUTE);
         assert!(!other.is_ahead_of(calendar, Time::from_millis(0)));
+    }
+
+    #[test]
+    fn a_clock_is_set_back_when_it_is_further_behind_than_workers_are() {
+        const DAYS: u64 = 31 * MILLIS_PER_DAY;
+        let hour = Window::Calendar(Period::Hour);
+        // A window, a moment that begins a slot of it, and the most that is not set back.
+        for (window, at, most) in [
+            // Slots of a second, and as many as two of them.
+            (Window::Sliding { millis: 64_000 }, NOON, 2_000),
+            // Half a window.
+            (Window::Sliding { millis: 1_000 }, NOON, 500),
+            // The slot before, however long it is.
+            (Window::Sliding { millis: DAYS }, DAYS * 600, DAYS / 64),
+            (hour, NOON, 2_000),
+        ] {
+            for (behind, expected) in [(0, false), (1, false), (most, false), (most + 1, true)] {
+                let mut state = State::new(window);
+                assert!(!state.advance(window, Time::from_millis(at)));
+                let back = state.advance(window, Time::from_millis(at - behind));
+                assert_eq!(back, expected, "{window:?} {behind}");
+            }
+        }
+    }
+
+    #[test]
+    fn records_that_are_none_are_not_read() {
+        let slot = |age: u8, count: u64| [&[age][..], &count.to_le_bytes()].concat();
+        let of = |slots: &[Vec<u8>]| {
+            let count = u8::try_from(slots.len()).unwrap();
+            [&[count][..], &slots.concat()].concat()
+        };
+        let last = u8::try_from(KEPT).unwrap() - 1;
+        let good = of(&[slot(0, 1), slot(last, 2)]);
+        assert!(
+            decode_sparse(&good).is_some_and(|(slots, rest)| slots.len() == 2 && rest.is_empty())
+        );
+        for bad in [
+            of(&[slot(1, 1), slot(1, 2)]),
+            of(&[slot(2, 1), slot(1, 2)]),
+            of(&[slot(last + 1, 1)]),
+            of(&[slot(0, 0)]),
+            good[..good.len() - 1].to_vec(),
+            Vec::new(),
+        ] {
+            assert!(decode_sparse(&bad).is_none(), "{bad:?}");
+        }
     }
 
     #[test]

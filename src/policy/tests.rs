@@ -822,11 +822,15 @@ fn the_number_of_issuers_and_applications_is_bounded() {
         errors(&issuers(101)),
         "issuers: has 101 entries; write at most 100"
     );
-    let apps = vec!["{}"; 100_001].join(",");
+    let apps = |count| {
+        let apps = vec!["{}"; count].join(",");
+        errors(&top(&format!(r#""apps": [{apps}]"#)))
+    };
     assert_eq!(
-        errors(&top(&format!(r#""apps": [{apps}]"#))),
+        apps(100_001),
         "apps: has 100001 entries; write at most 100000"
     );
+    assert!(apps(100_000).starts_with("apps[0]"));
 }
 
 /// What one application may do whose roles these are, in a policy with these definitions.

@@ -307,7 +307,6 @@ impl ModelReader {
         let depth = self.grammar.depth();
         self.list(token, depth);
         match token {
-            Token::Object if depth == 1 => Ok(()),
             _ if end_of_body(depth) && token != Token::End => Err(BodyError::NotAnObject),
             Token::Array if depth == 1 => Err(BodyError::NotAnObject),
             Token::Object | Token::Array => self.opened(token, end),

@@ -117,6 +117,27 @@ fn room_comes_back_when_it_is_said_to_and_in_time() {
 }
 
 #[test]
+fn what_a_quota_never_holds_is_told_with_its_end() {
+    let bench = Bench::new(&[tokens(100, true, Window::Calendar(Period::Hour))]);
+    for needed in [101, u64::MAX] {
+        let reached = bench.ask(&asking(needed)).unwrap_err();
+        assert!(reached.never);
+        assert_eq!((reached.remaining, reached.room_in), (100, 3_600_000));
+    }
+}
+
+#[test]
+fn a_clock_set_back_is_written_down_when_nothing_is_admitted() {
+    let mut bench = Bench::new(&[tokens(100, true, WINDOW)]);
+    bench.ask(&asking(100)).unwrap();
+    bench.now -= 3_600_000;
+    assert!(bench.ask(&asking(1)).is_err());
+    // A window after that, and not when the clock is where it was.
+    bench.now += MINUTE + MINUTE / 60;
+    bench.ask(&asking(1)).unwrap();
+}
+
+#[test]
 fn a_call_that_outlives_its_window_charges_nothing_twice() {
     for window in [WINDOW, Window::Calendar(Period::Hour)] {
         let mut bench = Bench::new(&[tokens(100, true, window)]);
