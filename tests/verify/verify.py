@@ -110,7 +110,7 @@ def print_steps() -> bool:
     for name in PLAN["steps"]:
         if result := results.get(name):
             verdict = f"FAILED with {result['status']}" if result["status"] else "ok"
-            print(f"  {name:13} {result['ended']}  {result['seconds']:6} s  {result['sources']:18}  {verdict}")
+            print(f"  {name:13} {result['ended']}  {result['seconds']:6} s  {result.get('sources', 'unknown'):18}  {verdict}")
         else:
             print(f"  {name:13} has not run")
     total = sum(result["seconds"] for result in results.values())
