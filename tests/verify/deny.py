@@ -5,12 +5,15 @@ The advisories come from github.com/RustSec/advisory-db, or from where git's `ur
 neither answers it says so, and with REQUIRE_ADVISORIES=1 that is a failure.
 """
 
+import datetime
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+# An older copy of the database says nothing of today.
+MOST_AGE = datetime.timedelta(days=90)
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -74,6 +77,15 @@ def unwanted_names() -> set[bytes]:
     return unwanted_in(names)
 
 
+def date_of_advisories() -> datetime.date:
+    """When the database that `fetch` left was last written to."""
+    home = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo"))
+    command = ["git", "log", "-1", "--format=%cs"]
+    folders = (home / "advisory-dbs").glob("advisory-db-*")
+    dates = [subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout.strip() for folder in folders]
+    return max(datetime.date.fromisoformat(date) for date in dates if date)
+
+
 def check_advisories() -> bool:
     if not deny("fetch", "db"):
         print("NOT CHECKED: advisories; the database of RustSec cannot be reached from here", file=sys.stderr)
@@ -81,8 +93,10 @@ def check_advisories() -> bool:
         return os.environ.get("REQUIRE_ADVISORIES") != "1"
     good = workspaces_are_clean("advisories")
     ignored = sorted(set(re.findall(r"RUSTSEC-\d+-\d+", CONFIG.read_text().partition("[advisories]")[2])))
+    date = date_of_advisories()
     said = f"{crates()} crates, {'no' if good else 'some'} advisories beyond {', '.join(ignored)} (see deny.toml)"
-    figure("R27", "known faults of dependencies", said, good)
+    fresh = datetime.date.today() - date <= MOST_AGE
+    figure("R27", "known faults of dependencies", f"{said}, by a database of {date}", good and fresh)
     return good
 
 
