@@ -6,7 +6,7 @@ import pytest
 
 from .harness import APP_CHAT, Gateway, raw
 from .harness.figures import figure
-from .harness.gateway import CHAT_PATH
+from .harness.gateway import CHAT_PATH, whole_lines
 from .harness.load import request
 from .harness.processes import wait_until
 from .harness.traffic import APPS, Traffic
@@ -34,7 +34,7 @@ LONGEST_LINE = 16 * 1024
 
 
 def lines_of(gateway) -> list[str]:
-    return [line for line in gateway.log.read_bytes().decode("latin-1").splitlines() if '"outcome"' in line]
+    return [line for line in whole_lines(gateway.log.read_bytes().decode("latin-1")) if '"outcome"' in line]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

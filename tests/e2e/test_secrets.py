@@ -11,7 +11,7 @@ import pytest
 
 from .harness import APP_CHAT, APP_OTHER, Gateway, new_app, raw, secrets, shipped_policy
 from .harness.figures import figure
-from .harness.gateway import CHAT_BODY, CHAT_PATH
+from .harness.gateway import CHAT_BODY, CHAT_PATH, whole_lines
 from .harness.http import STAND_INS_MARK
 from .harness.load import request
 from .harness.processes import wait_until
@@ -46,7 +46,7 @@ def gateway(stand_ins, module_directory):
 
 
 def lines_of(gateway) -> list[str]:
-    return [line for line in gateway.log_text().splitlines() if '"outcome"' in line]
+    return [line for line in whole_lines(gateway.log_text()) if '"outcome"' in line]
 
 
 def tell(gateway, texts: list[str]) -> list:

@@ -93,6 +93,11 @@ def shipped_policy(stand_ins: StandIns, **members) -> dict:
     return {**policy, **members}
 
 
+def whole_lines(text: str) -> list[str]:
+    """The lines of a log but for the last, where it is still being written."""
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
 def keep_keys_secret(path: str, headers: list[tuple]) -> None:
     """Registers the API keys of a request."""
     values = [value for name, value in headers if str(name).lower() in KEY_HEADERS]
@@ -272,7 +277,7 @@ class Gateway:
     def request_log(self) -> list[dict]:
         """The module's lines, one per request."""
         lines = []
-        for line in self.log_text().splitlines():
+        for line in whole_lines(self.log_text()):
             _, found, text = line.partition("wasm log ")
             if found and "{" in text and '"outcome"' in text:
                 lines.append(json.loads(text[text.index("{") :]))
@@ -280,7 +285,7 @@ class Gateway:
 
     def access_log(self) -> list[dict]:
         """Envoy's own lines, one per request."""
-        return [json.loads(line) for line in self.access.read_text().splitlines()]
+        return [json.loads(line) for line in whole_lines(self.access.read_text())]
 
     def line_of(self, request_id: str, log=None) -> dict:
         """The line of one request in the module's log, or in `log`."""
