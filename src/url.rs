@@ -97,6 +97,9 @@ mod tests {
         );
         assert_eq!(Url::parse("http://127.0.0.1:9101").unwrap().path, "/");
         assert_eq!(Url::parse("http://h?x").unwrap().path, "/?x");
+        let of_length = |length: usize| format!("https://h/{}", "x".repeat(length - 10));
+        assert!(Url::parse(&of_length(MAX_URL)).is_some());
+        assert!(Url::parse(&of_length(MAX_URL + 1)).is_none());
     }
 
     #[test]
