@@ -124,8 +124,8 @@ impl Record {
 }
 
 const SLIDING: u8 = 0;
-/// Bytes of a section before its state: id, kind and length of the window.
-const SECTION_HEAD: usize = 8 + 1 + 8;
+/// Bytes of a section before its state: 8 of its id, the kind of its window, 8 of the window's length.
+const SECTION_HEAD: usize = 17;
 
 fn encode_window(window: Window, bytes: &mut Vec<u8>) {
     let (kind, millis) = match window {
