@@ -161,6 +161,24 @@ mod tests {
     use crate::limits::name_limits;
     use crate::policy::{Count, Limit, Measure, Scope};
 
+    #[test]
+    fn every_window_is_read_back() {
+        for window in [
+            Window::Sliding { millis: 90_000 },
+            Window::Calendar(Period::Hour),
+            Window::Calendar(Period::Day),
+            Window::Calendar(Period::Week),
+            Window::Calendar(Period::Month),
+        ] {
+            let mut bytes = Vec::new();
+            encode_window(window, &mut bytes);
+            bytes.push(7);
+            assert_eq!(decode_window(&bytes), Some((window, &[7][..])));
+        }
+        assert_eq!(decode_window(&[5; 9]), None);
+        assert_eq!(decode_window(&[0; 8]), None);
+    }
+
     fn named(minutes: u64) -> NamedLimit {
         let window = Window::Sliding {
             millis: minutes * 60_000,
