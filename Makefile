@@ -139,8 +139,9 @@ fuzz: $(CARGO_FUZZ) ## The same under libFuzzer, which sees what an input reache
 
 # What accepts and denies.
 DECIDING := body.rs credential.rs crypto/*.rs forward.rs gateway.rs gateway/reading.rs guid.rs json.rs jwt/*.rs \
-	keys/*.rs limits/*.rs operations/*.rs policy/apps.rs policy/deployments.rs policy/headers.rs policy/issuers.rs \
-	policy/key_source.rs policy/limits.rs policy/roles.rs request.rs roles.rs secrets.rs store.rs url.rs usage/request.rs
+	keys/*.rs limits/*.rs operations/action.rs operations/mod.rs policy/apps.rs policy/deployments.rs policy/headers.rs \
+	policy/issuers.rs policy/key_source.rs policy/limits.rs policy/roles.rs request.rs roles.rs secrets.rs store.rs \
+	url.rs usage/request.rs
 # And what counts, which is covered as well.
 COUNTING := metering.rs protobuf.rs usage/*.rs
 
