@@ -72,8 +72,7 @@ impl BodyReader for RequestBody {
         self.seen = self.seen.saturating_add(size(bytes.len()));
         self.ended |= end;
         let late = !self.held.is_empty();
-        let start = self.reader.scanned();
-        let start = start.saturating_sub(size(self.held.len()));
+        let start = self.reader.scanned().saturating_sub(size(self.held.len()));
         if self.refused.is_none() {
             let read = self.reader.push(bytes);
             let finished = if end { self.reader.finish() } else { Ok(()) };

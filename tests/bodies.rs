@@ -144,7 +144,7 @@ fn a_deployment_for_images_is_one_too() {
     }
 }
 
-/// Nor does an operation without one count where deployments are limited.
+/// It counts in no limit for some deployments.
 #[test]
 fn an_operation_without_a_deployment_is_of_none() {
     let limit = json!({ "calls": 1, "per": "60s", "deployments": ["gpt-4o"] });

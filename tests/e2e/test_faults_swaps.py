@@ -127,8 +127,8 @@ def test_g7_i7_r24_swaps_under_load(start_gateway, stand_ins):
     figure(
         "R24",
         f"{swaps} swaps of the configuration, one every {EVERY:.0f} s under load",
-        f"{sent} requests, {sent / SECONDS:.0f}/s, 0 failed: {load.kept[True]} on kept connections, the rest on new ones; "
-        f"limit of {CALLS} exact; "
+        f"{sent} requests, {sent / SECONDS:.0f}/s, 0 failed: {load.kept[True]} on kept connections, the rest on new "
+        f"ones; limit of {CALLS} exact; "
         f"{settled:.0f} MiB in the first half, {last:.0f} MiB at the end",
         SECONDS >= LONG,
     )

@@ -381,8 +381,16 @@ def test_d6_overrides_do_not_reach_the_backend(gateway, lax, token, name):
         assert target.request("GET", "/openai/models", headers=[(name, "/status")]).verdict == NOT_PRESENT
 
 
-def test_d6_a_method_in_the_query_is_none(start_gateway, stand_ins, token):
-    """Under a role that may only read: what is asked for is the method on the line."""
+def test_d6_a_method_in_the_query_is_none(gateway, token):
+    """What is asked for is the method on the line."""
+    for query in ("_method=GET", "_method=DELETE&x-http-method-override=DELETE"):
+        answer = gateway.request("GET", f"/openai/echo?{query}", token=token)
+        assert answer.json["method"] == "GET"
+        assert gateway.request("GET", f"/openai/models?{query}").verdict == NOT_PRESENT
+
+
+def test_d6_a_method_in_the_query_is_none_for_a_role(start_gateway, stand_ins, token):
+    """Who may only read reads, and writes by no other name."""
     role = {"data_actions": ["Microsoft.CognitiveServices/accounts/OpenAI/*/read"]}
     policy = shipped_policy(stand_ins, roles={"Reader": role}, default_app={"roles": ["Reader"]}, apps=[])
     gateway = start_gateway(stand_ins, policy)

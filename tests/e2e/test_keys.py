@@ -146,7 +146,8 @@ def test_r11_a_thousand_first_requests_wait_for_one_fetch(start_gateway, own_sta
     came = answers_as_they_come(connections)
     served = sum(line.startswith(b"HTTP/1.1 200 ") for _, line in came)
     late, fetches = max(when for when, _ in came) - keys_came_at(gateway), own_stand_ins.entra.stats()["keys"]
-    told = f"{served} of {count} served after {fetches} fetch, each verified anew, the last {late * 1000:.0f} ms after it"
+    told = f"{served} of {count} served after {fetches} fetch, each verified anew, "
+    told += f"the last {late * 1000:.0f} ms after it"
     met = served == count and fetches == 1 and late < 0.1
     figure("R11", f"{count} first requests, each with a token of its own", told, met)
     assert (served, fetches) == (count, 1)
@@ -266,6 +267,7 @@ BAD_ANSWERS = {
         {"mode": "ok", "body": "\x00\x01\x02"},
     ],
     "metadata": [
+        {"mode": "status", "status": 500},
         {"mode": "html"},
         {"mode": "truncated"},
         {"mode": "garbage"},

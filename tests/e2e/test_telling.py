@@ -46,7 +46,7 @@ def gateway(stand_ins, module_directory):
         yield running
 
 
-# Of these tests alone: Envoy's own access log holds paths as they were sent, and is searched for the keys of the others.
+# Of these tests alone: Envoy's own access log holds paths as they were sent, and is searched for others' keys.
 @pytest.mark.parametrize(
     "key",
     [

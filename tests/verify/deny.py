@@ -12,8 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-# An older copy of the database says nothing of today.
-MOST_AGE = datetime.timedelta(days=90)
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -22,6 +20,8 @@ from e2e.harness.figures import figure  # noqa: E402
 CARGO_DENY = os.environ["CARGO_DENY"]
 CONFIG = ROOT / "deny.toml"
 TARGET = "wasm32-wasip1"
+# An older copy of the database of advisories says nothing of today.
+MOST_AGE = datetime.timedelta(days=90)
 # Each has a lock file of its own.
 WORKSPACES = [path for path in (ROOT, ROOT / "tests" / "rate-limit-service", ROOT / "fuzz") if path.exists()]
 # In the names of what is linked: what must not be there, and what must, or there would be no names at all.

@@ -49,8 +49,8 @@ def run(name: str) -> bool:
         with figures.open("a") as file:
             file.write(json.dumps(line) + "\n")
     seconds = round(time.monotonic() - begin)
-    result = {"status": status, "seconds": seconds, "ended": time.strftime("%Y-%m-%d %H:%M")}
-    result["sources"] = os.environ.get("TOLLGATE_COMMIT", "unknown")
+    sources = os.environ.get("TOLLGATE_COMMIT", "unknown")
+    result = {"status": status, "seconds": seconds, "ended": time.strftime("%Y-%m-%d %H:%M"), "sources": sources}
     (RESULTS / f"{name}.json").write_text(json.dumps(result))
     if status:
         print("".join(f"    {line}\n" for line in log.read_text(errors="replace").splitlines()[-TAIL:]), end="")
@@ -110,7 +110,8 @@ def print_steps() -> bool:
     for name in PLAN["steps"]:
         if result := results.get(name):
             verdict = f"FAILED with {result['status']}" if result["status"] else "ok"
-            print(f"  {name:13} {result['ended']}  {result['seconds']:6} s  {result.get('sources', 'unknown'):18}  {verdict}")
+            sources = result.get("sources", "unknown")
+            print(f"  {name:13} {result['ended']}  {result['seconds']:6} s  {sources:18}  {verdict}")
         else:
             print(f"  {name:13} has not run")
     total = sum(result["seconds"] for result in results.values())
