@@ -2,7 +2,7 @@
 //! ask for usage where its stream would say none.
 //!
 //! Nothing is held back but the value of `stream_options`, which is small: a decision that waits for
-//! the body is made before the bytes that complete it go on.
+//! the body is made before the bytes that complete it go on. Of what follows them nothing but white space does.
 
 use std::ops::Range;
 
@@ -71,6 +71,9 @@ impl BodyReader for RequestBody {
     fn push(&mut self, bytes: &[u8], end: bool) -> Passed<'_> {
         self.seen = self.seen.saturating_add(size(bytes.len()));
         self.ended |= end;
+        if self.reader.closed_at().is_some() {
+            return self.follow(bytes);
+        }
         let late = !self.held.is_empty();
         let start = self.reader.scanned().saturating_sub(size(self.held.len()));
         if self.refused.is_none() {
@@ -114,6 +117,17 @@ impl RequestBody {
             held: Vec::new(),
             output: Vec::new(),
         }
+    }
+
+    /// Lets white space follow the object, and makes it of everything else: the decision may be made, and a
+    /// backend could find another object behind the first, or a form.
+    fn follow(&mut self, bytes: &[u8]) -> Passed<'_> {
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Passed::Unchanged;
+        }
+        self.refused = Some(BodyError::NotJson);
+        self.output = vec![b' '; bytes.len()];
+        Passed::Replaced(&self.output)
     }
 
     /// Lets `input`, which stands at `start` in the body, pass: changed where usage is asked for, and
@@ -186,7 +200,8 @@ impl RequestBody {
     /// Whether nothing more has to be read.
     #[must_use]
     pub fn is_passed(&self) -> bool {
-        self.complete && self.held.is_empty()
+        let nothing_follows = self.refused.is_some() && self.reader.closed_at().is_none();
+        (self.ended || nothing_follows) && self.held.is_empty()
     }
 
     /// Whether it was made to ask for usage.

@@ -332,3 +332,31 @@ impl Responses {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_have_been_is_named_after_it() {
+        for (outcome, name) in [
+            (Outcome::Allowed, "allowed"),
+            (Outcome::Unauthenticated, "unauthenticated"),
+            (Outcome::ApiKey, "api_key"),
+            (Outcome::Forbidden, "forbidden"),
+            (Outcome::Limited, "limited"),
+            (Outcome::Quota, "quota"),
+            (Outcome::Unavailable, "unavailable"),
+            (Outcome::Undecided, "undecided"),
+        ] {
+            assert_eq!(outcome.name(), name);
+            let is_refused = !matches!(outcome, Outcome::Allowed | Outcome::Undecided);
+            let would = if is_refused {
+                format!("would_{name}")
+            } else {
+                name.to_owned()
+            };
+            assert_eq!(outcome.would_name(), would);
+        }
+    }
+}

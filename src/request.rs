@@ -20,6 +20,9 @@ const OVERRIDES: [&str; 5] = [
 /// By which a request names the deployment that makes images for it (Azure OpenAI, "Image generation tool").
 const IMAGE_DEPLOYMENT: &str = "x-ms-oai-image-generation-deployment";
 
+/// By which a request goes on in another protocol (RFC 9110 section 7.8).
+const UPGRADE: &str = "upgrade";
+
 /// The subprotocol by which browsers hand OpenAI keys to WebSocket endpoints.
 const KEY_SUBPROTOCOL: &[u8] = b"openai-insecure-api-key.";
 
@@ -126,6 +129,8 @@ pub struct RequestHead<'a> {
     pub asks_for_method: bool,
     /// `accept-encoding` is there.
     pub accepts_encodings: bool,
+    /// `upgrade` is there: another protocol follows (RFC 9110 section 7.8).
+    pub upgrades: bool,
     /// `x-request-id`
     pub request_id: Option<&'a [u8]>,
 }
@@ -163,6 +168,7 @@ impl<'a> RequestHead<'a> {
         if same_name(name, IMAGE_DEPLOYMENT) {
             self.image_deployments.push(value);
         }
+        self.upgrades |= same_name(name, UPGRADE);
         if policy
             .api_keys
             .headers
@@ -211,7 +217,11 @@ impl<'a> RequestHead<'a> {
     /// # Errors
     /// It is ambiguous, or no known operation.
     pub fn operation(&self) -> Result<Operation<'a>, Unread> {
-        Operation::read(self.method, self.path, self.query)
+        let operation = Operation::read(self.method, self.path, self.query)?;
+        if self.upgrades {
+            return operation.over_websocket();
+        }
+        Ok(operation)
     }
 
     /// `api-version`, where it is one.
@@ -274,7 +284,7 @@ impl Lengths {
     fn of_special(policy: &Policy) -> Self {
         let keys = policy.api_keys.headers.iter().map(String::len);
         let identity = policy.forward.headers.iter().map(|(name, _)| name.len());
-        let ours = OVERRIDES.iter().chain([&IMAGE_DEPLOYMENT]);
+        let ours = OVERRIDES.iter().chain(&[IMAGE_DEPLOYMENT, UPGRADE]);
         let lengths = keys.chain(identity).chain(ours.map(|name| name.len()));
         Self(lengths.fold(0, |all, length| all | Self::bit(length)))
     }
@@ -411,6 +421,7 @@ impl Iterator for Decoded<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operations::Action;
 
     fn map(pairs: &[(&str, &str)]) -> HeaderMap {
         HeaderMap::from_pairs(
@@ -498,6 +509,21 @@ mod tests {
         assert!(head.asks_for_method && head.accepts_encodings && head.is_preflight());
         assert_eq!(head.request_id_to_tell(), None);
         assert_eq!(head.unfit_for_trailers().count(), 0);
+    }
+
+    #[test]
+    fn what_upgrades_is_another_operation() {
+        let policy = Policy::parse(POLICY.as_bytes()).unwrap();
+        let ask = |more: &[(&str, &str)]| {
+            let start = [(":method", "GET"), (":path", "/openai/v1/responses")];
+            let headers = map(&[&start, more].concat());
+            let head = RequestHead::read(&headers, &policy);
+            head.operation().unwrap().action
+        };
+        assert_eq!(ask(&[("connection", "upgrade")]), Action::ResponsesRead);
+        for name in ["upgrade", "Upgrade"] {
+            assert_eq!(ask(&[(name, "websocket")]), Action::ResponsesWrite);
+        }
     }
 
     #[test]

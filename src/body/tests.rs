@@ -196,6 +196,27 @@ fn all_is_known_at_the_closing_bracket_and_nothing_before() {
     assert_eq!(body.model(), Ok(Some("a")));
 }
 
+/// A backend that reads only the last object, or finds a form behind the first, gets none.
+#[test]
+fn nothing_follows_what_was_decided_on() {
+    let first = r#"{"model":"a","max_tokens":1}"#;
+    for more in [r#"{"model":"b"}"#, "\r\n--x\r\n", "0", "\0", "\u{feff}"] {
+        for inject in [false, true] {
+            let mut body = RequestBody::new(&headers(&[JSON]), inject);
+            let pieces = [first, " \n", more, more, ""].map(str::as_bytes);
+            let blank = " ".repeat(2 * more.len());
+            assert_eq!(sent(&mut body, &pieces), format!("{first} \n{blank}"));
+            // As if it had come at once.
+            assert_eq!(body.model(), Err(BodyError::NotJson));
+            assert_eq!(body.bound(Some(Action::ChatCompletions)), u64::MAX);
+        }
+    }
+    // What nobody decides on goes on as it is.
+    let mut body = RequestBody::new(&headers(&[]), true);
+    let other = ["[] ", "[]"].map(str::as_bytes);
+    assert_eq!(sent(&mut body, &other), "[] []");
+}
+
 #[test]
 fn bounds_add_up_prompt_and_answers() {
     let bound = |pairs: &[(&str, &str)], text: &str, action| {
@@ -308,5 +329,12 @@ fn a_body_is_passed_when_nothing_is_held_back_any_more() {
     body.push(br#"{"stream":true,"stream_options":{"x""#, false);
     assert!(!body.is_passed() && !body.is_complete());
     body.push(br#":1}}"#, false);
-    assert!(body.is_passed() && body.is_complete());
+    assert!(body.held.is_empty() && body.is_complete());
+    // Something may follow.
+    assert!(!body.is_passed());
+    body.push(b"", true);
+    assert!(body.is_passed());
+    let mut refused = RequestBody::new(&headers(&[JSON]), true);
+    refused.push(b"[", false);
+    assert!(refused.is_passed() && refused.is_complete());
 }

@@ -112,6 +112,23 @@ impl<'a> Operation<'a> {
         })
     }
 
+    /// The same over a WebSocket, in whose messages anything can be asked for that its path takes: sessions of
+    /// realtime models, and responses (Azure OpenAI, "WebSocket mode of the Responses API").
+    ///
+    /// # Errors
+    /// There is no such WebSocket.
+    pub fn over_websocket(self) -> Result<Self, Unread> {
+        match self.action {
+            Action::Realtime => Ok(self),
+            Action::ResponsesRead | Action::ResponsesWrite => Ok(Self {
+                action: Action::ResponsesWrite,
+                deployment: None,
+                model: ModelPlace::Elsewhere,
+            }),
+            _ => Err(Unread::Unknown),
+        }
+    }
+
     /// Whether it runs a model whose answer says what it used.
     #[must_use]
     pub fn is_metered(&self) -> bool {
@@ -433,6 +450,33 @@ mod tests {
         ] {
             let operation = read(method, path).unwrap();
             assert_eq!(operation.is_metered(), metered, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn over_a_websocket_there_are_sessions_and_responses() {
+        let over = |method, path| read(method, path).unwrap().over_websocket();
+        let session = read("GET", "/openai/v1/realtime?model=gpt-realtime").unwrap();
+        assert_eq!(session.over_websocket(), Ok(session));
+        assert_eq!(session.deployment, Some("gpt-realtime"));
+        for (method, path) in [
+            ("GET", "/openai/v1/responses"),
+            ("GET", "/openai/responses/r-1"),
+            ("POST", "/openai/v1/responses"),
+        ] {
+            let operation = over(method, path).unwrap();
+            assert_eq!(operation.action, Action::ResponsesWrite, "{path}");
+            assert_eq!(operation.model, ModelPlace::Elsewhere, "{path}");
+            assert_eq!(operation.deployment, None, "{path}");
+            assert!(operation.is_metered(), "{path}");
+        }
+        for (method, path) in [
+            ("GET", "/openai/v1/models"),
+            ("GET", "/openai/v1/chat/completions"),
+            ("DELETE", "/openai/v1/responses/r-1"),
+            ("POST", "/openai/deployments/gpt-4o/chat/completions"),
+        ] {
+            assert_eq!(over(method, path), Err(Unread::Unknown), "{path}");
         }
     }
 

@@ -417,6 +417,13 @@ fn an_issuer_is_named_by_its_first_value() {
 }
 
 #[test]
+fn keys_are_fetched_by_the_issuers_cluster() {
+    assert_eq!(one_issuer(&issuer("")).cluster(), "entra");
+    let inline = source(r#""issuers": ["https://other.example/"], "jwks": KEYS"#);
+    assert_eq!(one_issuer(&inline).cluster(), "");
+}
+
+#[test]
 fn inline_keys_as_object_and_as_text() {
     let object = source(r#""issuers": ["https://a/"], "jwks": KEYS"#);
     let text = object.replace(KEYS, &format!("{KEYS:?}"));
@@ -916,6 +923,48 @@ fn roles_in_every_form() {
     let id = r#"["CCCCCCCC-0000-0000-0000-000000000001"]"#;
     assert!(permissions(OWN_ROLE, id).grant(Action::FilesWrite));
     assert!(permissions(OWN_RESOURCE, id).grant(Action::FilesWrite));
+}
+
+#[test]
+fn the_number_of_roles_and_actions_is_bounded() {
+    let action = r#""Microsoft.CognitiveServices/accounts/OpenAI/*""#;
+    let roles = |count: usize| {
+        let role = |number| format!(r#""r{number}": {{"data_actions": [{action}]}}"#);
+        let roles: Vec<String> = (0..count).map(role).collect();
+        top(&format!(r#""roles": {{{}}}"#, roles.join(",")))
+    };
+    let actions = |count: usize| {
+        let actions = vec![action; count].join(",");
+        top(&format!(
+            r#""roles": {{"r": {{"data_actions": [{actions}]}}}}"#
+        ))
+    };
+    parse(&roles(5_000));
+    parse(&actions(5_000));
+    for count in [5_001, 5_002] {
+        let told = format!("has {count} entries; write at most 5000");
+        assert_eq!(errors(&roles(count)), format!("roles: {told}"));
+        assert_eq!(
+            errors(&actions(count)),
+            format!("roles.r.data_actions: {told}")
+        );
+    }
+}
+
+/// Each member that only those have says that an object is a role of Azure's.
+#[test]
+fn an_object_with_a_member_of_azures_is_a_role_of_azures() {
+    for (member, missing) in [
+        (r#""roleName": "x""#, "permissions"),
+        (r#""permissions": []"#, "roleName"),
+        (r#""properties": {}"#, "properties.roleName"),
+    ] {
+        let errors = errors(&top(&format!(r#""roles": {{{member}}}"#)));
+        assert!(
+            errors.contains(&format!("roles.{missing}: is missing")),
+            "{errors}"
+        );
+    }
 }
 
 #[test]

@@ -16,6 +16,10 @@ pub(super) struct Metrics {
     counters: RefCell<HashMap<Counter, Tally>>,
 }
 
+/// The most that is counted at once. No call uses so many tokens, and the host's counters wrap at 2^64: a
+/// backend that says it did must not take one there.
+const MOST: u64 = 1 << 40;
+
 /// A counter of the host, and what it does not know yet.
 #[derive(Debug)]
 struct Tally {
@@ -30,6 +34,7 @@ impl Metrics {
         let Ok(mut counters) = self.counters.try_borrow_mut() else {
             return;
         };
+        let amount = amount.min(MOST);
         if let Some(tally) = counters.get_mut(&counter) {
             tally.pending = tally.pending.saturating_add(amount);
         } else if let Ok(id) = abi::define_metric(abi::Metric::Counter, &counter.name(policy)) {

@@ -329,12 +329,12 @@ impl Stream {
             let status = str::from_utf8(status).ok()?;
             status.parse().ok()
         });
-        let Some(status) = status else {
-            return Action::Continue;
-        };
         if self.phase.get() == Phase::Reading && !self.see_early_answer(plugin, status) {
             return Action::Pause;
         }
+        let Some(status) = status else {
+            return Action::Continue;
+        };
         self.status.set(Some(status));
         self.begin_metering(status, &headers);
         if with(&self.admission, |admission| !admission.counts_tokens()).unwrap_or(false) {
@@ -377,8 +377,8 @@ impl Stream {
     /// The backend answers a request that is not decided on, because its body is not all there. An error
     /// may pass; of what else it says nothing does without a decision. `false` when the request was
     /// answered instead.
-    fn see_early_answer(&self, plugin: &Plugin, status: u16) -> bool {
-        if status >= 400 {
+    fn see_early_answer(&self, plugin: &Plugin, status: Option<u16>) -> bool {
+        if status.is_some_and(|status| status >= 400) {
             self.phase.set(Phase::Gone);
             return true;
         }

@@ -477,6 +477,52 @@ def test_d8_connect_with_a_good_token(gateway, stand_ins, token):
     assert stand_ins.openai.count() == before
 
 
+def test_d8_a_websocket_is_what_may_be_asked_for_in_it(start_gateway, stand_ins):
+    """Where upgrades are allowed: responses are asked for in messages, with a model that nobody here sees."""
+    narrow, reading, writing = new_app(), new_app(), new_app()
+    actions = "Microsoft.CognitiveServices/accounts/OpenAI/"
+    roles = {
+        "Reader": {"data_actions": [f"{actions}*/read"]},
+        "Writer": {"data_actions": [f"{actions}responses/write"]},
+    }
+    limit = {"calls": 1, "per": "24h", "operations": ["responses/write"]}
+    apps = [
+        {"app_id": narrow, "deployments": ["gpt-4o"]},
+        {"app_id": reading, "roles": ["Reader"]},
+        {"app_id": writing, "roles": ["Writer"], "limits": [limit]},
+    ]
+    switching = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n"
+    with Backend(lambda _: [switching]) as backend:
+
+        def edit(config):
+            connection_manager(config)["upgrade_configs"] = [{"upgrade_type": "websocket"}]
+            set_endpoint(config, "azure_openai", backend.address)
+
+        gateway = start_gateway(stand_ins, shipped_policy(stand_ins, apps=apps, roles=roles), edit=edit)
+
+        def ask(app: str, path: str) -> tuple[int, str | None]:
+            token = f"authorization: Bearer {stand_ins.entra.mint(app)}"
+            protocol = ["connection: Upgrade", "upgrade: websocket", "sec-websocket-version: 13"]
+            request = head(f"GET {path} HTTP/1.1", token, *protocol, "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==")
+            with socket.create_connection(gateway.address, timeout=20) as connection:
+                connection.sendall(request)
+                received = connection.recv(65536).decode()
+            code = re.search(r"x-tollgate-code: (\w+)|\"code\":\"(\w+)\"", received)
+            return int(received.split()[1]), code and (code[1] or code[2])
+
+        for path in ("/openai/v1/responses", "/openai/responses?api-version=2025-04-01-preview"):
+            assert ask(narrow, path) == (403, "DeploymentNotAllowed")
+            assert ask(reading, path) == (403, "PermissionDenied")
+        for path in ("/openai/v1/models", "/openai/v1/chat/completions"):
+            assert ask(reading, path) == (403, "PermissionDenied")
+        assert not backend.received
+        assert ask(writing, "/openai/v1/responses") == (101, None)
+        assert ask(writing, "/openai/v1/responses") == (429, "RateLimitExceeded")
+        assert ask(narrow, "/openai/v1/realtime?model=gpt-4o") == (101, None)
+        lines = wait_until(lambda: [line for line in gateway.request_log() if line["status"] == 101][1:], 5, "the log")
+        assert lines[0]["deployment"] == "gpt-4o"
+
+
 @pytest.mark.parametrize(
     "data",
     [

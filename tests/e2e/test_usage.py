@@ -439,6 +439,38 @@ def test_deployments_hold_for_models_in_bodies(start_gateway, stand_ins):
         assert not [received for received in backend.received if received.complete]
 
 
+def in_pieces(gateway, token: str, pieces: list[bytes]) -> bytes:
+    """Sends a body in chunks, each a while after the other; answers the first line."""
+    with socket.create_connection(gateway.address, timeout=20) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        head = f"POST {V1_CHAT} HTTP/1.1\r\nhost: gate\r\nauthorization: Bearer {token}\r\n"
+        client.sendall(f"{head}content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n".encode())
+        for piece in pieces:
+            client.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
+            time.sleep(0.1)
+        client.sendall(b"0\r\n\r\n")
+        return client.makefile("rb").readline()
+
+
+def test_e4_nothing_follows_what_was_decided_on(start_gateway, stand_ins):
+    """A backend may read only the last object, or find a form behind the first: neither comes, however late."""
+    policy = narrowed(stand_ins) | {"usage": {"stream_options": "inject"}}
+    with Backend(lambda _: [answer(b"{}")]) as backend:
+        gateway = behind(start_gateway, stand_ins, backend, policy)
+        token = stand_ins.entra.mint(new_app())
+        first = b'{"model":"gpt-4o","stream":true'
+        whole = first + b',"stream_options":{"include_usage":true}}'
+        spaces = b" " * 40_000
+        for pieces in ([first, b"}"], [first + b"}", b"\n"], [first, b"} ", spaces, b"\n"]):
+            assert in_pieces(gateway, token, pieces).startswith(b"HTTP/1.1 200 "), pieces
+            assert backend.received[-1].body == b"".join(pieces).replace(first + b"}", whole)
+        for more in (b'{"model":"o1"}', b"\r\n--x\r\n", b"0", b"\0"):
+            for pieces in ([first + b"}", more], [first, b"}", spaces, more], [first + b"}" + spaces, spaces + more]):
+                assert in_pieces(gateway, token, pieces).startswith(b"HTTP/1.1 200 "), more
+                received = backend.received[-1]
+                assert received.complete and received.body.rstrip(b" ") == whole, more
+
+
 def test_a_backend_that_answers_early_says_nothing_undecided(start_gateway, stand_ins):
     """Before the body decided, only errors pass."""
     statuses = iter(["200 OK", "413 Payload Too Large"])

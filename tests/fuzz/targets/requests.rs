@@ -538,7 +538,19 @@ fn body(input: &[u8]) -> String {
     let (whole, asking) = (Read::of(&[input], false), Read::of(&[input], true));
     let has_null = input.windows(4).any(|word| word == b"null");
     for parts in cuts(input) {
-        assert_eq!(Read::of(&parts, false), whole);
+        let read = Read::of(&parts, false);
+        assert_eq!((&read.model, read.bounds), (&whole.model, whole.bounds));
+        assert!(read.is_complete && !read.asks);
+        // What follows an object is blank, if the object went on before.
+        let blank = read.passed.iter().zip(input);
+        let blank = blank.skip_while(|(passed, came)| passed == came);
+        assert_eq!(read.passed.len(), input.len());
+        assert!(whole.model.is_err() || read.passed == input);
+        assert!(
+            blank
+                .clone()
+                .all(|(passed, _)| passed.is_ascii_whitespace())
+        );
         let cut = Read::of(&parts, true);
         // Bytes that went on before the fault came may ask already; and `"stream_options": null` went on as it was,
         // if it could not be seen yet that a stream is asked for.

@@ -300,8 +300,11 @@ impl Vm {
         facts.properties.insert("response.code".to_owned(), code);
         facts.response_body = body.to_vec();
         let size = u32::try_from(body.len()).expect("a body under 4 GB");
-        self.call(|scope| scope.on_response_headers(stream.0, count, size == 0));
-        if size > 0 {
+        let action = self.call(|scope| scope.on_response_headers(stream.0, count, size == 0));
+        let facts = self.facts_mut(stream);
+        // The module answers instead of the backend.
+        facts.answered_in_body |= action == Action::Pause && !facts.local.is_empty();
+        if size > 0 && action == Action::Continue {
             self.call(|scope| scope.on_response_body(stream.0, size, true));
         }
     }

@@ -46,6 +46,37 @@ fn the_model_decides_wherever_the_body_is_cut() {
     }
 }
 
+/// A backend may read only the last object, or find a form behind the first.
+#[test]
+fn nothing_follows_what_was_decided_on() {
+    let process = Process::new();
+    let mut vm = Vm::start(&process, &narrowed());
+    let token = good(&process);
+    let first = r#"{"model":"gpt-4o"}"#;
+    let spaces = " ".repeat(200_000);
+    for more in [r#"{"model":"o1"}"#, "\r\n--x\r\n"] {
+        for pieces in [
+            [first, more, ""],
+            [first, &spaces, more],
+            [first, " ", more],
+        ] {
+            let stream = vm.request().path(V1_CHAT).bearer(&token).open();
+            let sent = pieces.map(|piece| vm.send_body(stream, piece.as_bytes(), false));
+            let sent = String::from_utf8(sent.concat()).unwrap();
+            assert_eq!(sent.trim_end_matches(' '), first, "{more:?}");
+            assert_eq!(sent.len(), pieces.concat().len(), "{more:?}");
+            assert!(vm.answer(stream).is_forwarded(), "{more:?}");
+            let _ = vm.finish(stream);
+        }
+        // Seen at once, it is refused.
+        let stream = vm.request().path(V1_CHAT).bearer(&token).open();
+        let whole = [first, more].concat();
+        assert!(vm.send_body(stream, whole.as_bytes(), true).is_empty());
+        assert_eq!(vm.answer(stream).status(), 403, "{more:?}");
+        let _ = vm.finish(stream);
+    }
+}
+
 #[test]
 fn a_body_that_cannot_be_read_or_replaced_is_refused() {
     for call in [Hostcall::GetBuffer, Hostcall::SetBuffer] {

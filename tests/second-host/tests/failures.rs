@@ -172,6 +172,28 @@ fn what_matters_fails_closed() {
     }
 }
 
+/// A backend answers before the body that decides is there, and nobody can say what.
+#[test]
+fn an_early_answer_that_cannot_be_read_is_not_passed_on() {
+    let policy = with(
+        inline(),
+        json!({ "default_app": { "deployments": ["gpt-4o"] } }),
+    );
+    for (fails, expected) in [(false, 403), (true, 403)] {
+        let process = Process::new();
+        let mut vm = Vm::start(&process, &policy);
+        let path = "/openai/v1/chat/completions";
+        let stream = vm.request().path(path).bearer(&good(&process)).open();
+        if fails {
+            process.fail(Hostcall::GetHeaders, Status::InternalFailure);
+        }
+        vm.respond(stream, 200);
+        process.heal();
+        assert_eq!(vm.answer(stream).status(), expected, "fails: {fails}");
+        let _ = vm.finish(stream);
+    }
+}
+
 #[test]
 fn a_request_that_the_host_broke_is_not_told_as_allowed() {
     for call in [

@@ -8,6 +8,13 @@ use super::super::meaning::Meaning;
 use super::super::tokens::Trust;
 use super::{Translation, elements};
 
+/// A separator that no claim holds: without one API Management compares a claim as a whole, where this gate
+/// would take its words.
+const WHOLE: &str = "\n";
+
+/// Claims of Entra ID's that are arrays: nothing separates them.
+const LISTS: [&str; 3] = ["roles", "groups", "wids"];
+
 impl Translation<'_> {
     pub(super) fn validate_jwt(&mut self, node: Node<'_, '_>) {
         self.known(
@@ -154,15 +161,17 @@ impl Translation<'_> {
                 continue;
             }
             let mut required = Map::new();
-            required.insert("name".to_owned(), name.into());
+            required.insert("name".to_owned(), name.as_str().into());
             if !values.is_empty() {
+                let of_lists = LISTS.contains(&&*name);
+                let whole = (!of_lists).then(|| WHOLE.to_owned());
+                if let Some(separator) = self.attribute(claim, "separator").or(whole) {
+                    required.insert("separator".to_owned(), separator.into());
+                }
                 required.insert("values".to_owned(), values.into());
             }
             if claim.attribute("match") == Some("any") {
                 required.insert("match".to_owned(), "any".into());
-            }
-            if let Some(separator) = self.attribute(claim, "separator") {
-                required.insert("separator".to_owned(), separator.into());
             }
             trust.required.push(Value::Object(required));
         }
