@@ -387,6 +387,8 @@ impl SharedStore for HostStore {
             Expected::Absent => NO_VERSION,
             Expected::Version(version) => version,
         };
+        #[cfg(feature = "chaos")]
+        super::chaos::linger();
         // SAFETY: pointers and sizes are of one slice each.
         let status = unsafe {
             proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas)

@@ -54,6 +54,14 @@ def no_secret_in_any_log():
 
 
 @pytest.fixture(scope="session")
+def chaos_module() -> Path:
+    """The module as `make chaos` builds it, with a switch for what goes wrong."""
+    path = Path(os.environ.get("CHAOS_WASM", "target/chaos/tollgate.wasm")).resolve()
+    assert path.exists(), f"{path} is missing: run `make chaos`"
+    return path
+
+
+@pytest.fixture(scope="session")
 def stand_ins():
     """Stand-ins for tests that leave Entra's behaviour as it is."""
     with StandIns(LOGS / "stand-ins") as running:

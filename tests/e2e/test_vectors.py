@@ -6,8 +6,10 @@ claims, so that even their good tokens are refused here; what their signatures a
 """
 
 import functools
+import hashlib
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import jwt
@@ -126,6 +128,83 @@ def test_the_headers_and_keys_of_good_rows_pass_around_claims(gateway):
         assert gateway.chat(token).verdict == (200, None), token
     print(f"{len(tokens)} tokens passed")
     assert len(tokens) == 35
+
+
+# What is wrong with a row, put around claims: but for that, the gate would let it pass
+
+
+def parts(row: dict) -> tuple[str, bytes, bytes, dict, dict] | None:
+    """What a row signs, its header and its signature, and its key: private and public. None where its form alone is
+    wrong, or the algorithm is none of the gate's."""
+    segments = row["jws"].split(".")
+    try:
+        members, signature = (jwt.utils.base64url_decode(segment) for segment in (segments[0], segments[2]))
+        header = json.loads(members)
+    except (IndexError, ValueError):
+        return None
+    key = next((key for key in row["keys"] if key.get("kid") == header.get("kid")), row["keys"][0])
+    private = private_keys().get(identity(key))
+    if len(segments) != 3 or header.get("alg") not in ALGORITHMS or not private:
+        return None
+    return ".".join(segments[:2]), members, signature, private, key
+
+
+def is_good(signed: str, signature: bytes, alg: str, key: dict) -> bool:
+    """Whether the signature is, whatever the key says that it is for."""
+    algorithm = jwt.get_algorithm_by_name(alg)
+    try:
+        return algorithm.verify(signed.encode(), algorithm.from_jwk(json.dumps(public(key))), signature)
+    except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
+        return False
+
+
+def number(text: str) -> int:
+    return int.from_bytes(jwt.utils.base64url_decode(text))
+
+
+def transplanted(signed: str, signature: bytes, private: dict, claims_signed: str) -> bytes:
+    """A row's signature, as it would be of other claims: with the same bytes around their hash, where there is one
+    (RFC 8017, section 9.2), or as it is."""
+    old, new = (hashlib.sha256(text.encode()).digest() for text in (signed, claims_signed))
+    if "n" not in private:
+        return signature
+    modulus, size = number(private["n"]), len(jwt.utils.base64url_decode(private["n"]))
+    encoded = pow(int.from_bytes(signature), number(private["e"]), modulus).to_bytes(size)
+    if old not in encoded:
+        return signature
+    return pow(int.from_bytes(encoded.replace(old, new)), number(private["d"]), modulus).to_bytes(size)
+
+
+def around_claims(row: dict) -> str | None:
+    """Claims of the row's issuer with what is wrong in the row: its header or key, or else its signature."""
+    if not (found := parts(row)):
+        return None
+    signed, members, signature, private, key = found
+    alg = json.loads(members)["alg"]
+    good = claims(issuer_of(row["keys"]), AUDIENCE, app=APP_OTHER)
+    if not row["valid"] and is_good(signed, signature, alg, key):
+        algorithm = jwt.get_algorithm_by_name(alg)
+        return Signer(alg, private=algorithm.from_jwk(json.dumps(private))).token(good, header=members)
+    head = f"{row['jws'].split('.')[0]}.{jwt.utils.base64url_encode(json.dumps(good).encode()).decode()}"
+    moved = transplanted(signed, signature, private, head)
+    return f"{head}.{jwt.utils.base64url_encode(moved).decode()}"
+
+
+def test_r1_what_is_wrong_with_a_row_is_refused_around_claims_too(gateway, stand_ins):
+    before = stand_ins.openai.count()
+    tokens = [token for row in rows() if not row["valid"] and (token := around_claims(row))]
+    verdicts = Counter(gateway.chat(token).verdict for token in tokens)
+    assert {status for status, _ in verdicts} == {401}, verdicts
+    assert stand_ins.openai.count() == before
+    codes = {code: count for (_, code), count in verdicts.items()}
+    told = f"{len(tokens)} tokens: {codes}"
+    figure("R1", "claims with the header, key or signature of a bad vector, through Envoy", told, len(tokens) > 300)
+    # Most have come to the signature, and a good one is good around claims.
+    assert codes["TokenSignatureInvalid"] > 250, told
+    moved = [token for row in rows() if row["valid"] and (token := around_claims(row))]
+    passed = sum(gateway.chat(token).verdict == (200, None) for token in moved)
+    assert passed == sum(json.loads(jwt.utils.base64url_decode(token.split(".")[0]))["alg"] == "RS256" for token in moved)
+    assert passed > 5
 
 
 # A second verifier, PyJWT on OpenSSL, is held to what tests/vectors.rs holds the gate to
