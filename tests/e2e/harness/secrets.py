@@ -4,15 +4,20 @@ import base64
 import re
 from pathlib import Path
 
-# A piece of a token this long is found wherever it is cut: it holds one of the blocks that are known.
+# A piece this long of the start of a signature holds one of the blocks that are known.
 BLOCK = 12
 SHORTEST_PIECE = 2 * BLOCK - 1
-# How much of a signature is known; the rest tells nothing that this does not.
+# How much of a signature is known by its blocks.
 KNOWN = 48
+# A piece this long of the rest is known by its looks: nothing else that is logged has so many different characters.
+LONG = 64
 
 # base64url text long enough to hold a block, and how every JSON object in it begins: `{"`.
 RUN = re.compile(rf"[A-Za-z0-9_-]{{{SHORTEST_PIECE},}}")
 OBJECT = "eyJ"
+# What a piece of a header or of claims holds, wherever it is cut.
+JSON_TEXT = re.compile(rb'[ -~]*(":|",)[ -~]*')
+UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-")
 
 _keys: set[str] = set()
 _encoded: set[str] = set()
@@ -23,7 +28,7 @@ def keep_secret(value: str) -> str:
     """Registers a token, a key or a secret; logs, answers and metrics are searched for it.
 
     Of a token the signature is known: header and claims repeat from token to token. That no base64url text with
-    JSON in it is told covers those.
+    JSON in it is told covers those, and `looks_signed` the end of a signature.
     """
     if value.count(".") == 2:
         signature = value.rsplit(".", 1)[-1][:KNOWN]
@@ -54,11 +59,25 @@ def found_in(text: str) -> list[str]:
     found = [key for key in _keys | _encoded if key in text]
     for match in RUN.finditer(text):
         run = match.group()
-        if run.startswith(OBJECT):
+        if run.startswith(OBJECT) or looks_signed(run) or holds_json(run):
             found.append(run)
             continue
         found += [run for at in range(len(run) - BLOCK + 1) if run[at : at + BLOCK] in _blocks][:1]
     return [f"{secret[:6]}..." for secret in dict.fromkeys(found)]
+
+
+def looks_signed(run: str) -> bool:
+    """Whether it could be random bytes: longer than any id, and of all kinds of characters."""
+    upper, lower, digits = (sum(map(kind, run)) for kind in (str.isupper, str.islower, str.isdigit))
+    return len(run) >= LONG and min(6 * upper, 6 * lower, 50 * digits, 3 * len(set(run))) >= len(run)
+
+
+def holds_json(run: str) -> bool:
+    """Whether it is a piece of JSON in base64url, cut anywhere."""
+    if UUID.match(run):
+        return False
+    cut = (run[begin : begin + (len(run) - begin) // 4 * 4] for begin in range(4))
+    return any(JSON_TEXT.fullmatch(base64.urlsafe_b64decode(piece)) for piece in cut)
 
 
 def found_below(directory: Path) -> list[str]:

@@ -1,5 +1,6 @@
-"""The soak's traffic: callers of many kinds, one request in a hundred of each kind of attack, and what has to be
-told of every one."""
+"""The soak's traffic: callers of many kinds, one request in a hundred of each kind of attack that a request alone can
+make, and what has to be told of every one. What takes a provider, a backend or a configuration that misbehaves is in
+the tests of faults."""
 
 import json
 import random
@@ -116,8 +117,8 @@ class Traffic:
 
         calls, tokens = "RateLimitExceeded", "TokenLimitExceeded"
         return {
-            "chat": chat(18, "plain", allowed("plain")),
-            "stream": chat(10, "plain", allowed("plain"), STREAM),
+            "chat": chat(8, "plain", allowed("plain")),
+            "stream": chat(6, "plain", allowed("plain"), STREAM),
             "embeddings": chat(4, "plain", allowed("plain"), b'{"input": "Hello"}', path=EMBEDDINGS),
             "v1": chat(3, "gpt", allowed("gpt"), b'{"model": "gpt-4o", "messages": []}', path=V1),
             "models": Kind(3, self._call("reader", method="GET", path="/openai/models", body=""), allowed("reader")),
@@ -155,7 +156,20 @@ class Traffic:
                 lambda cycle: request(tokens["plain"][cycle], f"authorization: Bearer {tokens['gpt'][cycle]}"),
                 "JwtInvalid",
             ),
+            "two-parts": (lambda cycle: request(tokens["plain"][cycle].rpartition(".")[0]), "JwtInvalid"),
+            "encrypted": (lambda cycle: request(tokens["plain"][cycle] + ".e30.e30"), "JwtInvalid"),
+            "padded": (lambda cycle: request(tokens["plain"][cycle] + "="), "JwtInvalid"),
+            "no-kid": (self._wrong(header={"kid": None}), "JwtInvalid"),
+            "critical": (self._wrong(header={"crit": ["exp"], "exp": 1}), "JwtInvalid"),
+            "exp-text": (self._wrong(claims={"exp": "soon"}), "JwtInvalid"),
+            "basic": (lambda _: request(None, "authorization: Basic dXNlcjpwYXNz"), "TokenNotPresent"),
+            "no-application": (self._wrong(claims={"appid": None, "azp": None}), "TokenClaimNotFound"),
             "forged": (self._wrong(key="foreign"), "TokenSignatureInvalid"),
+            "own-key": (self._wrong(key="foreign", header={"jku": "https://evil.example/keys"}), "TokenSignatureInvalid"),
+            "other-signature": (
+                lambda cycle: request(with_signature_of(tokens["plain"][cycle], tokens["gpt"][cycle])),
+                "TokenSignatureInvalid",
+            ),
             "unknown-kid": (self._wrong(key="unpublished"), "TokenSignatureKeyNotFound"),
             "issuer": (self._wrong(claims={"iss": "https://evil.example/"}), "TokenIssuerNotAllowed"),
             "tenant": (self._wrong(tenant="22222222-2222-3333-4444-555555555555"), "TokenIssuerNotAllowed"),
@@ -163,6 +177,7 @@ class Traffic:
         # Whose they are is known.
         signed = {
             "expired": (self._wrong(claims={"exp": past}), "TokenExpired"),
+            "early": (self._wrong(claims={"nbf": past + 14_400}), "TokenNotYetValid"),
             "audience": (self._wrong(audience="https://graph.microsoft.com"), "TokenAudienceNotAllowed"),
         }
         found = {"none": unverified, "plain": signed}
@@ -187,6 +202,7 @@ class Traffic:
             "operation": ("reader", {}, "PermissionDenied"),
             "traversal": ("reader", {"path": "/openai/models/./../unknown"}, "PermissionDenied"),
             "deployment": ("gpt", {"path": o1}, "DeploymentNotAllowed"),
+            "injection": ("reader", {"path": '/openai/models/"},{"'}, "PermissionDenied"),
             MODEL_IN_BODY: ("gpt", {"path": V1, "body": OTHER_MODEL}, "DeploymentNotAllowed"),
             "closed": ("closed", {}, "AppNotAllowed"),
         }
@@ -204,6 +220,8 @@ class Traffic:
 
         return {
             "spoofed": kind("200", "x-app-id: admin", uses=CHAT_BODY),
+            "override": kind("200", "x-http-method-override: DELETE", uses=CHAT_BODY),
+            "websocket": kind("403", "connection: upgrade", "upgrade: websocket", told=None),
             "escaped": kind("400", told=None, path="/openai%2fmodels"),
             "underscore": kind("400", "x_app_id: admin", told=None),
             "backend-error": kind("503 503", "x-stand-in-status: 503"),
@@ -245,6 +263,10 @@ class Traffic:
         answer = call(self._stand_ins.openai.address, "POST", path, headers, json.dumps(body).encode())
         usage = answer.json["usage"]
         return {what: usage.get(f"{what}_tokens", 0) for what in ("prompt", "completion", "total")}
+
+
+def with_signature_of(token: str, other: str) -> str:
+    return ".".join([*token.split(".")[:2], other.split(".")[2]])
 
 
 def refused(make: Callable[[int], str], status: int, app: str, outcome: str, code: str) -> Kind:
