@@ -536,6 +536,25 @@ fn identity_model_metadata() {
     let ping = Ok("https://connect-interop.pinglabs.org:9031/pf/JWKS");
     check(file("PingLabs-openid-configuration"), PING, PING, ping);
     passed("IdentityModel", &format!("{rows} metadata documents"));
+
+    // Of all that there is, one is the metadata of the tenant's v2 tokens.
+    let names = captures["strings"].as_object().unwrap().keys();
+    let mut all: Vec<_> = names.map(|name| (name.clone(), captured(name))).collect();
+    for entry in fs::read_dir(folder.join("entra_identitymodel/metadata")).unwrap() {
+        let path = entry.unwrap().path();
+        all.push((path.display().to_string(), fs::read(path).unwrap()));
+    }
+    let source = Url::parse(ENTRA).unwrap();
+    let issuer = ["https://login.microsoftonline.com/t/v2.0".to_owned()];
+    let is_good = |text: &[u8]| Metadata::parse(text, &source, &issuer, Some("t")).is_ok();
+    let good = all.iter().filter(|(_, text)| is_good(text));
+    let good: Vec<_> = good.map(|(name, _)| name.as_str()).collect();
+    assert_eq!(good, ["AADCommonV2Json"]);
+    assert_eq!(all.len(), 40 + 24);
+    passed(
+        "IdentityModel",
+        &format!("{} documents taken for metadata", all.len()),
+    );
 }
 
 /// `AadIssuerValidatorTests`: which `iss` belongs to which template and tenant.

@@ -1,0 +1,109 @@
+"""HTTP/2 spoken by hand: one stream after the other on a connection, with whatever headers a test wants."""
+
+import contextlib
+import socket
+from dataclasses import dataclass, field
+
+import h2.config
+import h2.connection
+import h2.events
+
+from .http import Answer
+
+
+@dataclass
+class Stream:
+    """What came back on a stream."""
+
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: bytes = b""
+    ended: bool = False
+    reset: bool = False
+
+    @property
+    def answer(self) -> Answer:
+        status = next((int(value) for name, value in self.headers if name == ":status"), 0)
+        return Answer(status, [(name, value) for name, value in self.headers if name != ":status"], self.body)
+
+
+class Http2:
+    """A connection. Nothing that is sent is checked or changed."""
+
+    def __init__(self, address: tuple[str, int]):
+        checks = ("validate_outbound_headers", "normalize_outbound_headers", "validate_inbound_headers")
+        config = h2.config.H2Configuration(header_encoding="utf-8", **dict.fromkeys(checks, False))
+        self.connection = h2.connection.H2Connection(config)
+        self.socket = socket.create_connection(address, timeout=20)
+        self.connection.initiate_connection()
+        self.flush()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def flush(self) -> None:
+        # A peer that has closed is seen by who reads.
+        with contextlib.suppress(ConnectionError):
+            self.socket.sendall(self.connection.data_to_send())
+
+    def open(self, headers: list[tuple[str, str]], end: bool = True) -> int:
+        """Sends the head of a request; answers its stream."""
+        stream = self.connection.get_next_available_stream_id()
+        self.connection.send_headers(stream, headers, end_stream=end)
+        self.flush()
+        return stream
+
+    def reset(self, stream: int) -> None:
+        self.connection.reset_stream(stream)
+        self.flush()
+
+    def read(self, stream: int) -> Stream:
+        """Reads until a stream has ended, however."""
+        seen = Stream()
+        while not seen.ended:
+            try:
+                data = self.socket.recv(65_536)
+            except ConnectionError:
+                data = b""
+            if not data:
+                seen.ended = seen.reset = True
+            for event in self.connection.receive_data(data):
+                self.note(event, stream, seen)
+            self.flush()
+        return seen
+
+    def note(self, event: h2.events.Event, stream: int, seen: Stream) -> None:
+        if isinstance(event, h2.events.ConnectionTerminated):
+            seen.ended = seen.reset = True
+        if getattr(event, "stream_id", None) != stream:
+            return
+        match event:
+            case h2.events.ResponseReceived():
+                seen.headers = event.headers
+            case h2.events.DataReceived():
+                seen.body += event.data
+                self.connection.acknowledge_received_data(event.flow_controlled_length, stream)
+            case h2.events.StreamReset():
+                seen.ended = seen.reset = True
+            case h2.events.StreamEnded():
+                seen.ended = True
+
+    def ask(
+        self,
+        path: str,
+        *headers: tuple[str, str],
+        method: str = "GET",
+        body: bytes | None = None,
+        trailers: list[tuple[str, str]] = (),
+    ) -> Stream:
+        """One request, to its end."""
+        head = [(":method", method), (":scheme", "http"), (":authority", "gate"), (":path", path), *headers]
+        stream = self.open(head, end=body is None and not trailers)
+        if body is not None:
+            self.connection.send_data(stream, body, end_stream=not trailers)
+        if trailers:
+            self.connection.send_headers(stream, trailers, end_stream=True)
+        self.flush()
+        return self.read(stream)
