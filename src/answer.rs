@@ -159,3 +159,140 @@ fn error_type(code: Code) -> &'static str {
         Outcome::Unavailable => "server_error",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Period, Policy, Window};
+
+    const POLICY: &str = r#"{"issuers":[{"openid_config":"https://login.example/c","cluster":"c","issuers":["i"],
+        "audiences":["a"]}]}"#;
+
+    /// The answer by the policy's defaults: its headers but for the content type, `error.type` and the message.
+    fn told(refusal: &Refusal) -> (Vec<(&'static str, String)>, String, String) {
+        let policy = Policy::parse(POLICY.as_bytes()).unwrap();
+        let answer = Answer::new(refusal, &policy.responses);
+        let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        let text = |name: &str| body["error"][name].as_str().unwrap().to_owned();
+        assert_eq!(text("code"), refusal.code().name());
+        let mut headers = answer.headers;
+        assert_eq!(headers.remove(0).0, "content-type");
+        (headers, text("type"), text("message"))
+    }
+
+    fn pairs(headers: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
+        let headers = headers.iter();
+        headers
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect()
+    }
+
+    fn limit(measure: Measure, window: Window) -> Refusal {
+        Refusal::Limit(Reached {
+            measure,
+            limit: 10,
+            remaining: 3,
+            window,
+            never: false,
+            room_in: 0,
+            reset_in: 59_001,
+        })
+    }
+
+    #[test]
+    fn without_a_token_the_challenge_names_no_error() {
+        let (headers, kind, _) = told(&Refusal::NoToken);
+        assert_eq!(kind, "invalid_request_error");
+        let challenge = "Bearer realm=\"tollgate\"";
+        assert_eq!(headers, pairs(&[("www-authenticate", challenge)]));
+
+        let (headers, kind, message) = told(&Refusal::Issuer);
+        assert_eq!(kind, "invalid_request_error");
+        let challenge =
+            format!("{challenge}, error=\"invalid_token\", error_description=\"{message}\"");
+        assert_eq!(headers, pairs(&[("www-authenticate", &challenge)]));
+    }
+
+    #[test]
+    fn who_may_not_is_not_challenged() {
+        for refusal in [Refusal::ApiKey, Refusal::App, Refusal::Deployment] {
+            let (headers, kind, _) = told(&refusal);
+            assert_eq!((headers, &*kind), (Vec::new(), "permission_error"));
+        }
+    }
+
+    #[test]
+    fn where_waiting_helps_it_is_said_for_how_long() {
+        let (headers, kind, message) = told(&Refusal::Counters);
+        assert_eq!(kind, "requests");
+        assert!(message.ends_with(" Try again in 1 seconds."), "{message}");
+        assert_eq!(
+            headers,
+            pairs(&[("retry-after", "1"), ("retry-after-ms", "1000")])
+        );
+        for (retry_in, seconds, millis) in [(1, "1", "1000"), (1_500, "2", "1500")] {
+            let (headers, kind, _) = told(&Refusal::Keys { retry_in });
+            assert_eq!(kind, "server_error");
+            assert_eq!(
+                headers,
+                pairs(&[("retry-after", seconds), ("retry-after-ms", millis)])
+            );
+        }
+    }
+
+    #[test]
+    fn a_limit_tells_what_is_left_of_it() {
+        let tokens = Measure::Tokens { reserve: false };
+        let minute = Window::Sliding { millis: 60_000 };
+        let month = Window::Calendar(Period::Month);
+        for (measure, window, unit, kind, message) in [
+            (
+                Measure::Calls,
+                minute,
+                "requests",
+                "requests",
+                "Rate limit is exceeded.",
+            ),
+            (
+                tokens,
+                minute,
+                "tokens",
+                "tokens",
+                "Token limit is exceeded.",
+            ),
+            (
+                Measure::Calls,
+                month,
+                "requests",
+                "insufficient_quota",
+                "Out of call volume quota.",
+            ),
+            (
+                tokens,
+                month,
+                "tokens",
+                "insufficient_quota",
+                "Out of token quota.",
+            ),
+        ] {
+            let (headers, told_kind, told_message) = told(&limit(measure, window));
+            assert_eq!(told_kind, kind);
+            assert_eq!(told_message, format!("{message} Try again in 1 seconds."));
+            let names: Vec<_> = headers
+                .iter()
+                .map(|(name, value)| format!("{name}: {value}"))
+                .collect();
+            let mut expected = vec![
+                "retry-after: 1".to_owned(),
+                "retry-after-ms: 1".to_owned(),
+                format!("x-ratelimit-limit-{unit}: 10"),
+                format!("x-ratelimit-remaining-{unit}: 3"),
+                format!("x-ratelimit-reset-{unit}: 60"),
+            ];
+            if window == month {
+                expected.push("x-should-retry: false".to_owned());
+            }
+            assert_eq!(names, expected);
+        }
+    }
+}

@@ -97,8 +97,8 @@ def test_r17_two_workers_come_first_at_once(start_gateway, stand_ins, chaos_modu
             outcomes[tuple(sorted(status for status, _ in verdicts))] += 1
     assert outcomes == {(200, *[429] * (CALLERS - 1)): APPS_AT_ONCE}
     met = sum(gateway.prometheus("tollgate_counter_retries").values())
-    # Connections fall to the workers by chance, and most applications have callers on both.
-    assert met > APPS_AT_ONCE / 5
+    # Connections fall to the workers by chance: without callers on both at once nothing would be shown.
+    assert met > APPS_AT_ONCE / 20
     told = f"{APPS_AT_ONCE} applications, one of {CALLERS} calls admitted for every one; {met} times both came first"
     figure("R17", "a counter made by two workers in the same instant", told, True)
 
