@@ -47,7 +47,8 @@ class Answer:
         told = repr(self.headers)
         if self.header(STAND_INS_MARK) is None:
             told += self.body.decode(errors="replace")
-        assert not secrets.found_in(told), f"a secret in {self} (R28)"
+        # Embeddings, for one.
+        assert not secrets.found_in(told, may_be_random=True), f"a secret in {self} (R28)"
         return self
 
     def __repr__(self) -> str:

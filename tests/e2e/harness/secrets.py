@@ -54,12 +54,12 @@ def count() -> int:
     return len(_keys) + len(_blocks)
 
 
-def found_in(text: str) -> list[str]:
-    """What stands in a text that must not, shortened."""
+def found_in(text: str, may_be_random: bool = False) -> list[str]:
+    """What stands in a text that must not, shortened. `may_be_random`: it may hold other random bytes."""
     found = [key for key in _keys | _encoded if key in text]
     for match in RUN.finditer(text):
         run = match.group()
-        if run.startswith(OBJECT) or looks_signed(run) or holds_json(run):
+        if run.startswith(OBJECT) or holds_json(run) or (looks_signed(run) and not may_be_random):
             found.append(run)
             continue
         found += [run for at in range(len(run) - BLOCK + 1) if run[at : at + BLOCK] in _blocks][:1]
