@@ -2,7 +2,8 @@
 //! ask for usage where its stream would say none.
 //!
 //! Nothing is held back but the value of `stream_options`, which is small: a decision that waits for
-//! the body is made before the bytes that complete it go on. Of what follows them nothing but white space does.
+//! the body is made before the bytes that complete it go on. Of what follows a good object nothing but white
+//! space does.
 
 use std::ops::Range;
 
@@ -10,7 +11,7 @@ use crate::api_version::ApiVersion;
 use crate::json::{self, Object, Value};
 use crate::operations::{Action, ModelPlace, Operation};
 use crate::request::HeaderMap;
-use crate::usage::{BodyError, BodyReader, MediaType, ModelReader, Passed};
+use crate::usage::{BodyError, BodyReader, MediaType, ModelReader, Passed, is_white_space};
 
 /// Bytes of a body that are taken for one token, as OpenAI's rule of thumb has it for English text.
 pub const BYTES_PER_TOKEN: u64 = 4;
@@ -42,8 +43,8 @@ pub struct RequestBody {
     seen: u64,
     /// That was all of it.
     ended: bool,
-    /// All that decides was read.
-    complete: bool,
+    /// All that decides was read: the object is closed, and good.
+    decided: bool,
     usage: UsageRequest,
     /// The last bytes that were read, when they are held back.
     held: Vec<u8>,
@@ -71,8 +72,8 @@ impl BodyReader for RequestBody {
     fn push(&mut self, bytes: &[u8], end: bool) -> Passed<'_> {
         self.seen = self.seen.saturating_add(size(bytes.len()));
         self.ended |= end;
-        if self.reader.closed_at().is_some() {
-            return self.follow(bytes);
+        if self.decided {
+            return self.blank(bytes);
         }
         let late = !self.held.is_empty();
         let start = self.reader.scanned().saturating_sub(size(self.held.len()));
@@ -80,7 +81,7 @@ impl BodyReader for RequestBody {
             let read = self.reader.push(bytes);
             let finished = if end { self.reader.finish() } else { Ok(()) };
             self.refused = read.and(finished).err();
-            self.complete |= self.refused.is_some() || self.reader.closed_at().is_some();
+            self.decided = self.refused.is_none() && self.reader.closed_at().is_some();
         }
         // Only for that is anything held back.
         if self.usage != UsageRequest::Wanted {
@@ -108,7 +109,7 @@ impl RequestBody {
             }),
             seen: 0,
             ended: false,
-            complete: !is_json,
+            decided: false,
             usage: if inject {
                 UsageRequest::Wanted
             } else {
@@ -121,8 +122,8 @@ impl RequestBody {
 
     /// Lets white space follow the object, and makes it of everything else: the decision may be made, and a
     /// backend could find another object behind the first, or a form.
-    fn follow(&mut self, bytes: &[u8]) -> Passed<'_> {
-        if bytes.iter().all(u8::is_ascii_whitespace) {
+    fn blank(&mut self, bytes: &[u8]) -> Passed<'_> {
+        if bytes.iter().all(|byte| is_white_space(*byte)) {
             return Passed::Unchanged;
         }
         self.refused = Some(BodyError::NotJson);
@@ -194,14 +195,13 @@ impl RequestBody {
     /// Whether all that decides was read, or never will be.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.complete
+        self.decided || self.refused.is_some()
     }
 
     /// Whether nothing more has to be read.
     #[must_use]
     pub fn is_passed(&self) -> bool {
-        let nothing_follows = self.refused.is_some() && self.reader.closed_at().is_none();
-        (self.ended || nothing_follows) && self.held.is_empty()
+        (self.ended || !self.decided && self.refused.is_some()) && self.held.is_empty()
     }
 
     /// Whether it was made to ask for usage.
@@ -217,7 +217,7 @@ impl RequestBody {
     pub fn model(&self) -> Result<Option<&str>, BodyError> {
         match self.refused {
             Some(error) => Err(error),
-            None if self.complete => Ok(self.reader.model()),
+            None if self.decided => Ok(self.reader.model()),
             None => Err(BodyError::Truncated),
         }
     }
@@ -232,7 +232,7 @@ impl RequestBody {
             // Sound and pictures: their size says nothing.
             return 0;
         }
-        let read = self.refused.is_none() && self.complete;
+        let read = self.refused.is_none() && self.decided;
         let size = match self.length {
             Some(length) => length.max(self.seen),
             None if read || self.ended => self.seen,
@@ -279,8 +279,8 @@ fn with_usage(options: &[u8], is_stream: bool) -> Option<Vec<u8>> {
     let members = match json::parse(options) {
         Ok(Value::Null) if is_stream => Object::default(),
         Ok(Value::Object(members)) => members,
-        Err(_) if options.starts_with(b"{") => Object::default(),
-        Ok(_) | Err(_) => return None,
+        Err(_) => Object::default(),
+        Ok(_) => return None,
     };
     let others = members.iter();
     let others = others.filter(|(name, _)| !name.eq_ignore_ascii_case(USAGE_OPTION));

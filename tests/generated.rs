@@ -467,7 +467,18 @@ fn compare(count: usize, seed: u64) -> Seen {
         let token = draft.write(&mut random);
         let code = bench.code(&token);
         match (code, second_accepts(&token)) {
-            (None, true) => seen.accepted += 1,
+            (None, true) => {
+                let now = i64::try_from(now).unwrap();
+                for code in [
+                    Code::JwtInvalid,
+                    Code::TokenNotYetValid,
+                    Code::TokenClaimNotFound,
+                ] {
+                    let why = stricter(&draft, &token, code, now);
+                    assert_eq!(why, None, "accepted: {} {}", draft.header, draft.claims);
+                }
+                seen.accepted += 1;
+            }
             (Some(_), false) => seen.refused += 1,
             (Some(code), true) => {
                 let now = i64::try_from(now).unwrap();

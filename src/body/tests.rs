@@ -200,7 +200,14 @@ fn all_is_known_at_the_closing_bracket_and_nothing_before() {
 #[test]
 fn nothing_follows_what_was_decided_on() {
     let first = r#"{"model":"a","max_tokens":1}"#;
-    for more in [r#"{"model":"b"}"#, "\r\n--x\r\n", "0", "\0", "\u{feff}"] {
+    for more in [
+        r#"{"model":"b"}"#,
+        "\r\n--x\r\n",
+        "0",
+        "\0",
+        "\u{c}",
+        "\u{feff}",
+    ] {
         for inject in [false, true] {
             let mut body = RequestBody::new(&headers(&[JSON]), inject);
             let pieces = [first, " \n", more, more, ""].map(str::as_bytes);
@@ -211,10 +218,12 @@ fn nothing_follows_what_was_decided_on() {
             assert_eq!(body.bound(Some(Action::ChatCompletions)), u64::MAX);
         }
     }
-    // What nobody decides on goes on as it is.
-    let mut body = RequestBody::new(&headers(&[]), true);
-    let other = ["[] ", "[]"].map(str::as_bytes);
-    assert_eq!(sent(&mut body, &other), "[] []");
+    // What could not be read is refused, or goes on as it is where nobody refuses.
+    for other in [["[] ", "[]"], ["{} x", "{}"], ["x", "{}"]] {
+        let mut body = RequestBody::new(&headers(&[JSON]), true);
+        assert_eq!(sent(&mut body, &other.map(str::as_bytes)), other.concat());
+        assert!(body.is_complete() && body.is_passed());
+    }
 }
 
 #[test]

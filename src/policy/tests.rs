@@ -813,7 +813,10 @@ fn long_values_are_cut_and_control_characters_escaped() {
         "issuers[0].cluster: is 10000 bytes long; write at most 2048 bytes"
     );
     let longest = "c".repeat(2_048);
-    assert_eq!(one_issuer(&issuer(&format!(r#""cluster": "{longest}""#))).cluster(), longest);
+    assert_eq!(
+        one_issuer(&issuer(&format!(r#""cluster": "{longest}""#))).cluster(),
+        longest
+    );
 }
 
 #[test]

@@ -62,10 +62,15 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn skip_whitespace(&mut self) {
-        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
+        while self.peek().is_some_and(is_white_space) {
             self.next();
         }
     }
+}
+
+/// Whether JSON has it for white space (RFC 8259 section 2).
+pub(crate) fn is_white_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
 }
 
 const ONES: u64 = 0x0101_0101_0101_0101;

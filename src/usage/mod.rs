@@ -28,6 +28,7 @@ mod skip;
 mod text;
 
 pub use answer::JsonUsageReader;
+pub(crate) use bytes::is_white_space;
 pub use count::Usage;
 pub use events::EventStreamReader;
 pub use filter::{EventFilter, MAX_HELD};

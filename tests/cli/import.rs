@@ -160,7 +160,7 @@ fn what_stands_in_validate_jwt_is_taken_over() {
 <claim name="aud" match="any"><value>a</value><value>b</value></claim>
 <claim name="roles" match="any"><value>Call</value></claim>
 <claim name="scp" separator=","><value>x</value><value>y</value></claim>
-<claim name="department" match="any"><value>Finance</value></claim>
+<claim name="department" match="any" separator=""><value>Finance</value></claim>
 <claim name="sid" />
 </required-claims>
 </validate-jwt></inbound></policies>"#
@@ -171,7 +171,7 @@ fn what_stands_in_validate_jwt_is_taken_over() {
         "issuers": [format!("https://login.microsoftonline.us/{TENANT}/v2.0")],
         "cluster": "entra", "clock_skew": "90s",
         "required_claims": [
-            { "name": "roles", "values": ["Call"], "match": "any" },
+            { "name": "roles", "values": ["Call"], "match": "any", "separator": "\n" },
             { "name": "scp", "values": ["x", "y"], "separator": "," },
             // Whole: "Not Finance" is another.
             { "name": "department", "values": ["Finance"], "match": "any", "separator": "\n" },

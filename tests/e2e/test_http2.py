@@ -139,7 +139,7 @@ def test_e4_the_body_decides(client, stand_ins):
 
 def test_d12_streams_that_are_reset_hold_no_place(gateway, stand_ins):
     """Half a request, and an answer that nobody waits for: the connection goes on, and so does the count."""
-    limited = bearer(stand_ins, LIMITED)
+    limited, before = bearer(stand_ins, LIMITED), gateway.stat("http.ingress.downstream_rq_total")
     head = [(":method", "POST"), (":scheme", "http"), (":authority", "gate"), (":path", CHAT_PATH), JSON_TYPE, limited]
     with Http2(gateway.address) as client:
         for _ in range(100):
@@ -147,6 +147,7 @@ def test_d12_streams_that_are_reset_hold_no_place(gateway, stand_ins):
         slow = [*head, ("x-stand-in-delay-ms", "500")]
         for _ in range(4):
             client.reset(client.open(slow))
+        wait_until(lambda: gateway.stat("http.ingress.downstream_rq_total") >= before + 104, 10, "all have come")
         wait_until(lambda: gateway.stat("http.ingress.downstream_rq_active") == 0, 10, "nothing is in flight")
         verdicts = [chat(client, limited) for _ in range(6)]
     assert verdicts == [PASSES] * 5 + [(429, "RateLimitExceeded")]

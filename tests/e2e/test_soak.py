@@ -10,7 +10,7 @@ import pytest
 
 from .harness import Gateway
 from .harness.figures import figure
-from .harness.load import Load, Memory
+from .harness.load import Load, Memory, Report
 from .harness.processes import wait_until
 from .harness.traffic import APPS, BOUNDED, MODEL_IN_BODY, SHARED, WINDOW_CALLS, WINDOW_SECONDS, Traffic, total
 
@@ -63,6 +63,12 @@ class Soak:
     def answers(self, kind: str) -> Counter:
         return total(self.reports, kind)
 
+    def callers_p99(self, report: Report) -> float:
+        """In milliseconds, the mean over the kinds of callers by how many there are: over all requests it would be
+        the wait of those who are made to wait, which are about one in a hundred."""
+        share = {name: kind.share for name, kind in self.traffic.callers.items()}
+        return sum(report.p99(name) * share[name] for name in share) / sum(share.values())
+
     def counted(self) -> Counter:
         """`tollgate_requests` by application, outcome and code."""
         return by_labels(self.gateway, "tollgate_requests", "app", "outcome", "code")
@@ -110,11 +116,11 @@ def test_r25_what_was_sent_was_answered_as_it_should_be(soak):
         assert soak.answers(kind).total() > 0, kind
     sent = sum(report.of(kind).total() for report in soak.reports for kind in soak.traffic.kinds)
     assert sent == pytest.approx(SECONDS * RATE, rel=0.1)
-    first, last = soak.reports[0], soak.reports[-1]
-    ratio = last.document["us"]["p99"] / first.document["us"]["p99"]
+    first, last = soak.callers_p99(soak.reports[0]), soak.callers_p99(soak.reports[-1])
+    ratio = last / first
     told = (
         f"{len(soak.traffic.kinds)} kinds, {SECONDS:.0f} s at {RATE}/s, {sent} answered, 0 5xx not asked for; "
-        f"p99 of the last sixth {ratio:.2f} times the first's"
+        f"p99 of callers in the last sixth {last:.2f} ms, {ratio:.2f} times the first's"
     )
     figure("R25", "mixed traffic with each attack at 1 %", told, SECONDS >= LONG and ratio <= MOST_SLOWER)
 

@@ -44,11 +44,11 @@ class Answer:
 
     def hold_to_secrecy(self) -> "Answer":
         """Holds the head, and the body unless it is the stand-in's, who may say what it likes, to tell no secret."""
-        told = repr(self.headers)
+        found = secrets.found_in(repr(self.headers))
         if self.header(STAND_INS_MARK) is None:
-            told += self.body.decode(errors="replace")
-        # Embeddings, for one.
-        assert not secrets.found_in(told, may_be_random=True), f"a secret in {self} (R28)"
+            # Embeddings are random bytes in base64.
+            found += secrets.found_in(self.body.decode(errors="replace"), may_be_random=True)
+        assert not found, f"a secret in {self} (R28)"
         return self
 
     def __repr__(self) -> str:

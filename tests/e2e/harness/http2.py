@@ -23,7 +23,8 @@ class Stream:
     @property
     def answer(self) -> Answer:
         status = next((int(value) for name, value in self.headers if name == ":status"), 0)
-        return Answer(status, [(name, value) for name, value in self.headers if name != ":status"], self.body)
+        headers = [(name, value) for name, value in self.headers if name != ":status"]
+        return Answer(status, headers, self.body).hold_to_secrecy()
 
 
 class Http2:

@@ -69,7 +69,7 @@ def found_in(text: str, may_be_random: bool = False) -> list[str]:
 def looks_signed(run: str) -> bool:
     """Whether it could be random bytes: longer than any id, and of all kinds of characters."""
     upper, lower, digits = (sum(map(kind, run)) for kind in (str.isupper, str.islower, str.isdigit))
-    return len(run) >= LONG and min(6 * upper, 6 * lower, 50 * digits, 3 * len(set(run))) >= len(run)
+    return len(run) >= LONG and min(6 * upper, 6 * lower, 50 * digits) >= len(run) and len(set(run)) >= LONG // 3
 
 
 def holds_json(run: str) -> bool:

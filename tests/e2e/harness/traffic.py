@@ -1,5 +1,4 @@
-"""The soak's traffic: callers of many kinds, one request in a hundred of each kind of attack that a request alone can
-make, and what has to be told of every one. What takes a provider, a backend or a configuration that misbehaves is in
+"""The soak's traffic: callers of many kinds, one request in a hundred of each of many kinds of attack, and what has to be told of every one. What takes a provider, a backend or a configuration that misbehaves is in
 the tests of faults."""
 
 import json
@@ -67,7 +66,8 @@ class Traffic:
         self._tokens = {name: stand_ins.entra.mint_many(self.CYCLES, app) for name, app in APPS.items()}
         self._tokens[SHARED] = stand_ins.entra.mint_many(self.CYCLES, new_clients=True)
         self._stand_ins = stand_ins
-        self.kinds = {**self._callers(), **self._attacks()}
+        self.callers = self._callers()
+        self.kinds = {**self.callers, **self._attacks()}
         assert sum(kind.share for kind in self.kinds.values()) == 100
 
     def policy(self) -> dict:
@@ -177,7 +177,7 @@ class Traffic:
         # Whose they are is known.
         signed = {
             "expired": (self._wrong(claims={"exp": past}), "TokenExpired"),
-            "early": (self._wrong(claims={"nbf": past + 14_400}), "TokenNotYetValid"),
+            "early": (self._wrong(claims={"nbf": past + 86_400}), "TokenNotYetValid"),
             "audience": (self._wrong(audience="https://graph.microsoft.com"), "TokenAudienceNotAllowed"),
         }
         found = {"none": unverified, "plain": signed}

@@ -493,6 +493,7 @@ pub(super) const BODY: Target = Target {
         "00",
         "\u{feff}",
         " ",
+        "\u{c}",
         "\u{e9}",
         "18446744073709551616",
     ],
@@ -546,11 +547,7 @@ fn body(input: &[u8]) -> String {
         let blank = blank.skip_while(|(passed, came)| passed == came);
         assert_eq!(read.passed.len(), input.len());
         assert!(whole.model.is_err() || read.passed == input);
-        assert!(
-            blank
-                .clone()
-                .all(|(passed, _)| passed.is_ascii_whitespace())
-        );
+        assert!(blank.clone().all(|(passed, _)| b" \n\r\t".contains(passed)));
         let cut = Read::of(&parts, true);
         // Bytes that went on before the fault came may ask already; and `"stream_options": null` went on as it was,
         // if it could not be seen yet that a stream is asked for.

@@ -179,7 +179,7 @@ fn an_early_answer_that_cannot_be_read_is_not_passed_on() {
         inline(),
         json!({ "default_app": { "deployments": ["gpt-4o"] } }),
     );
-    for (fails, expected) in [(false, 403), (true, 403)] {
+    for fails in [false, true] {
         let process = Process::new();
         let mut vm = Vm::start(&process, &policy);
         let path = "/openai/v1/chat/completions";
@@ -189,7 +189,7 @@ fn an_early_answer_that_cannot_be_read_is_not_passed_on() {
         }
         vm.respond(stream, 200);
         process.heal();
-        assert_eq!(vm.answer(stream).status(), expected, "fails: {fails}");
+        assert_eq!(vm.answer(stream).status(), 403, "fails: {fails}");
         let _ = vm.finish(stream);
     }
 }

@@ -12,9 +12,6 @@ use super::{Translation, elements};
 /// would take its words.
 const WHOLE: &str = "\n";
 
-/// Claims of Entra ID's that are arrays: nothing separates them.
-const LISTS: [&str; 3] = ["roles", "groups", "wids"];
-
 impl Translation<'_> {
     pub(super) fn validate_jwt(&mut self, node: Node<'_, '_>) {
         self.known(
@@ -161,13 +158,12 @@ impl Translation<'_> {
                 continue;
             }
             let mut required = Map::new();
-            required.insert("name".to_owned(), name.as_str().into());
+            required.insert("name".to_owned(), name.into());
             if !values.is_empty() {
-                let of_lists = LISTS.contains(&&*name);
-                let whole = (!of_lists).then(|| WHOLE.to_owned());
-                if let Some(separator) = self.attribute(claim, "separator").or(whole) {
-                    required.insert("separator".to_owned(), separator.into());
-                }
+                let separator = self.attribute(claim, "separator");
+                let separator = separator.filter(|text| !text.is_empty());
+                let separator = separator.unwrap_or_else(|| WHOLE.to_owned());
+                required.insert("separator".to_owned(), separator.into());
                 required.insert("values".to_owned(), values.into());
             }
             if claim.attribute("match") == Some("any") {
