@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tollgate_second_host::{Answer, Hostcall, Process, Status, Vm};
 
-use crate::common::{good, inline, with};
+use crate::common::{good, inline, seconds, with};
 
 const V1_CHAT: &str = "/openai/v1/chat/completions";
 
@@ -129,6 +129,37 @@ fn usage_is_told_at_the_end_of_the_answer() {
     }
     assert_eq!(told.state("total_tokens").as_deref(), Some("7"));
     assert_eq!(told.field("stream"), false);
+}
+
+/// The host's counters wrap at 2^64, and one answer must not bring them there.
+#[test]
+fn an_absurd_usage_stops_no_metric() {
+    let process = Process::new();
+    let mut vm = Vm::start(&process, &inline());
+    let token = good(&process);
+    let mut ask = |tokens: u64| {
+        let stream = vm.request().bearer(&token).open();
+        let usage = format!(r#"{{"usage":{{"total_tokens":{tokens}}}}}"#);
+        let headers = [("content-type", "application/json")];
+        vm.respond_with(stream, 200, &headers, usage.as_bytes());
+        let _ = vm.finish(stream);
+        process.clock().advance(seconds(1));
+        vm.tick();
+        let metrics = process.metrics();
+        let counted = metrics
+            .iter()
+            .filter(|(name, _)| name.starts_with("tollgate_tokens") && name.contains("total"));
+        counted.map(|(_, count)| *count).sum::<u64>()
+    };
+    assert_eq!(ask(7), 7);
+    let most = 1 << 40;
+    for (tokens, counted) in [
+        (u64::MAX, most + 7),
+        (1 << 63, 2 * most + 7),
+        (5, 2 * most + 12),
+    ] {
+        assert_eq!(ask(tokens), counted);
+    }
 }
 
 #[test]
