@@ -109,6 +109,21 @@ mod tests {
     }
 
     #[test]
+    fn tables_hold_the_digits_of_every_byte() {
+        let (written, values) = tables();
+        for byte in 0..=u8::MAX {
+            let text = format!("{byte:02x}");
+            assert_eq!(written.get(usize::from(byte)).unwrap(), text.as_bytes());
+            let digit = char::from(byte)
+                .to_digit(16)
+                .map(|value| u8::try_from(value).unwrap());
+            let value = *values.get(usize::from(byte)).unwrap();
+            assert_eq!(value < 16, digit.is_some(), "{byte}");
+            assert!(digit.is_none_or(|digit| digit == value), "{byte}");
+        }
+    }
+
+    #[test]
     fn refuses_everything_else() {
         for text in [
             "",
