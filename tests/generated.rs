@@ -459,30 +459,29 @@ fn stricter(draft: &Draft, token: &str, code: Code, now: i64) -> Option<&'static
 
 fn compare(count: usize, seed: u64) -> Seen {
     let now = get_current_timestamp();
+    let date = i64::try_from(now).unwrap();
     let mut bench = gate(now);
     let mut random = Random(seed);
     let mut seen = Seen::default();
     while seen.accepted + seen.refused < count {
-        let draft = Draft::generate(&mut random, i64::try_from(now).unwrap());
+        let draft = Draft::generate(&mut random, date);
         let token = draft.write(&mut random);
         let code = bench.code(&token);
         match (code, second_accepts(&token)) {
             (None, true) => {
-                let now = i64::try_from(now).unwrap();
                 for code in [
                     Code::JwtInvalid,
                     Code::TokenNotYetValid,
                     Code::TokenClaimNotFound,
                 ] {
-                    let why = stricter(&draft, &token, code, now);
+                    let why = stricter(&draft, &token, code, date);
                     assert_eq!(why, None, "accepted: {} {}", draft.header, draft.claims);
                 }
                 seen.accepted += 1;
             }
             (Some(_), false) => seen.refused += 1,
             (Some(code), true) => {
-                let now = i64::try_from(now).unwrap();
-                let why = stricter(&draft, &token, code, now).unwrap_or_else(|| {
+                let why = stricter(&draft, &token, code, date).unwrap_or_else(|| {
                     let Draft { header, claims, .. } = &draft;
                     panic!("only refused here, {code:?}: {header} {claims}")
                 });

@@ -6,6 +6,7 @@
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -76,10 +77,6 @@ def test_r17_no_increment_is_lost_on_first_use(limited, stand_ins):
     figure("R17", "first use of a counter by two workers at once", told, NEW_APPS >= 1_000)
 
 
-def ask(gateway, token: str, headers: list[tuple[str, str]]) -> tuple[int, str | None]:
-    return gateway.request("GET", "/openai/models", token=token, headers=headers).verdict
-
-
 def test_r17_two_workers_come_first_at_once(start_gateway, stand_ins, chaos_module):
     """Each reads that there is no counter before the other has made one: writes linger, in a build for this."""
     # Listed: those that are not take one of 10,000 places first, one after the other.
@@ -94,8 +91,9 @@ def test_r17_two_workers_come_first_at_once(start_gateway, stand_ins, chaos_modu
     outcomes = Counter()
     with ThreadPoolExecutor(CALLERS) as callers:
         for token in map(stand_ins.entra.mint, ids):
-            verdicts = callers.map(lambda _: ask(gateway, token, [LINGER]), range(CALLERS))  # noqa: B023
-            outcomes[tuple(sorted(status for status, _ in verdicts))] += 1
+            ask = partial(gateway.request, "GET", "/openai/models", token=token, headers=[LINGER])
+            answers = [answer.result() for answer in [callers.submit(ask) for _ in range(CALLERS)]]
+            outcomes[tuple(sorted(answer.status for answer in answers))] += 1
     assert outcomes == {(200, *[429] * (CALLERS - 1)): APPS_AT_ONCE}
     met = wait_until(lambda: sum(gateway.prometheus("tollgate_counter_retries").values()), 5, "workers that met")
     # Connections fall to the workers by chance: without callers on both at once nothing would be shown.

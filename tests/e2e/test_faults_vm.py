@@ -3,11 +3,9 @@
 The module that is killed has a switch which only the cargo feature `chaos` builds: `make chaos`.
 """
 
-import os
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What HTTP/1.1 has no words for, and what may read differently there: the same attacks over HTTP/2. Rows D1, D4, D12,
+"""What HTTP/1.1 has no words for, and what may read differently there: the same attacks over HTTP/2. Rows D1, D4, D8, D12,
 E1, E4; R21, R22."""
 
 import pytest
@@ -86,7 +86,7 @@ def test_r21_keys_and_identities_are_found_in_any_frame(client, stand_ins):
     ],
     ids=repr,
 )
-def test_d4_heads_that_are_none(gateway, stand_ins, headers):
+def test_d8_heads_that_are_none(gateway, stand_ins, headers):
     """Upper case, bytes that a field has not, HTTP/1's own headers, pseudo-headers late or twice."""
     before = stand_ins.openai.count()
     with Http2(gateway.address) as client:

@@ -1,5 +1,5 @@
-"""The soak's traffic: callers of many kinds, one request in a hundred of each of many kinds of attack, and what has to be told of every one. What takes a provider, a backend or a configuration that misbehaves is in
-the tests of faults."""
+"""The soak's traffic: callers of many kinds, one request in a hundred of each of many kinds of attack, and what has to
+be told of every one. What takes a provider, a backend or a configuration that misbehaves is in the tests of faults."""
 
 import json
 import random
