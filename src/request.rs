@@ -144,15 +144,27 @@ impl<'a> RequestHead<'a> {
         let special = Lengths::of_special(policy);
         for (name, value) in headers.iter() {
             match name {
-                b":method" => head.method = value,
-                b":path" => (head.path, head.query) = split_query(value),
+                b":method" => {
+                    head.method = value;
+                    continue;
+                }
+                b":path" => {
+                    (head.path, head.query) = split_query(value);
+                    continue;
+                }
                 b"x-request-id" => head.request_id = Some(value),
                 b"accept-encoding" => head.accepts_encodings = true,
                 b"access-control-request-method" => head.asks_for_method = true,
-                _ if same_name(name, "authorization") => head.authorization.push(value),
+                _ if same_name(name, "authorization") => {
+                    head.authorization.push(value);
+                    continue;
+                }
                 _ if same_name(name, "sec-websocket-protocol") => protocols.push(value),
-                _ if special.include(name.len()) => head.note_special(name, value, policy),
                 _ => {}
+            }
+            // A policy may name one of the others, too.
+            if special.include(name.len()) {
+                head.note_special(name, value, policy);
             }
         }
         if protocols.iter().any(|value| list_holds_key(value)) {
@@ -608,6 +620,10 @@ mod tests {
         for (query, expected) in [
             ("api-version=2024-10-21", Some("2024-10-21")),
             ("a=1&api-version=preview&b", Some("preview")),
+            (
+                "api-version=2024-10-21&api-version=preview",
+                Some("2024-10-21"),
+            ),
             ("api-version=2024-10-21;api-key=secret", Some("2024-10-21")),
             ("api-version=0123456789abcdef0123456789abcdef", None),
             ("x=1", None),

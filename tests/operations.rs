@@ -27,7 +27,8 @@ const OPERATIONS: &[(&str, &str)] = &[
         "deployments/chat/completions/action",
         "POST /openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21
          POST /openai/v1/chat/completions
-         POST /openai/v1/chat/completions?api-version=preview",
+         POST /openai/v1/chat/completions?api-version=preview
+         POST /openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21&api-version=x",
     ),
     (
         "deployments/completions/action",

@@ -159,9 +159,11 @@ def test_strip_takes_the_key_away_and_the_token_decides(start_gateway, stand_ins
 
 
 def test_other_places_by_policy(start_gateway, stand_ins):
-    places = {"headers": ["x-my-key"], "query": ["code"]}
+    # The second is one that the gate reads for itself as well.
+    places = {"headers": ["x-my-key", "access-control-request-method"], "query": ["code"]}
     gateway = start_gateway(stand_ins, shipped_policy(stand_ins, api_keys=places))
     token = stand_ins.entra.mint()
-    assert gateway.chat(token, [("x-my-key", KEY)]).verdict == DENIED
+    for name in places["headers"]:
+        assert gateway.chat(token, [(name, KEY)]).verdict == DENIED
     assert gateway.request("GET", f"/openai/echo?code={KEY}", token=token).verdict == DENIED
     assert gateway.chat(token).status == 200
