@@ -132,7 +132,7 @@ impl Refusal {
             Self::Verify(VerifyError::Signature) => Code::TokenSignatureInvalid,
             Self::Verify(VerifyError::Claim(error)) => match error {
                 ClaimError::Missing(_) => Code::TokenClaimNotFound,
-                ClaimError::Type(_) => Code::JwtInvalid,
+                ClaimError::Type(_) | ClaimError::Repeated(_) => Code::JwtInvalid,
                 ClaimError::Value(_) => Code::TokenClaimValueNotAllowed,
             },
             Self::Claims(ClaimRefusal::Expired) => Code::TokenExpired,

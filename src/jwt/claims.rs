@@ -61,6 +61,8 @@ pub enum ClaimError {
     Type(&'static str),
     /// Its value is none that is allowed.
     Value(&'static str),
+    /// It is there twice, in other letters.
+    Repeated(&'static str),
 }
 
 impl fmt::Display for ClaimError {
@@ -71,6 +73,7 @@ impl fmt::Display for ClaimError {
             Self::Value(name) => {
                 write!(formatter, "claim {name:?} has a value that is not allowed")
             }
+            Self::Repeated(name) => write!(formatter, "claim {name:?} is there twice"),
         }
     }
 }
@@ -98,7 +101,7 @@ impl Claims {
             iat: date(found.iat, "iat")?,
             aud: audiences(found.aud)?,
             app_id: application(payload, &found, issuer, ver)?,
-            tid: guid(found.tid, "tid")?,
+            tid: guid(found.tenant()?, "tid")?,
             oid: guid(found.oid, "oid")?,
             uti: short_text(found.uti),
             idtyp: short_text(found.idtyp),
@@ -147,6 +150,8 @@ struct Found<'p> {
     appid: Claim<'p>,
     azp: Claim<'p>,
     tid: Claim<'p>,
+    /// `tid` in other letters, such as `TID`.
+    other_tid: bool,
     oid: Claim<'p>,
     uti: Claim<'p>,
     idtyp: Claim<'p>,
@@ -171,11 +176,23 @@ impl<'p> Found<'p> {
                 "oid" => &mut found.oid,
                 "uti" => &mut found.uti,
                 "idtyp" => &mut found.idtyp,
-                _ => continue,
+                _ => {
+                    found.other_tid |= name.eq_ignore_ascii_case("tid");
+                    continue;
+                }
             };
             *claim = Some(value);
         }
         found
+    }
+
+    /// One tenant: whoever reads names without their case would take the other for it, as
+    /// Microsoft's own library sees it (IDX40011).
+    fn tenant(&self) -> Result<Claim<'p>, ClaimError> {
+        if self.other_tid && self.tid.is_some() {
+            return Err(ClaimError::Repeated("tid"));
+        }
+        Ok(self.tid)
     }
 }
 

@@ -439,6 +439,15 @@ def test_a20_repeated_claims(gateway, signers, name):
     assert gateway.chat(signers["RS256"].token(text.encode())).verdict == INVALID
 
 
+@pytest.mark.parametrize("name", ["TID", "Tid"])
+def test_a20_two_tenants(gateway, signers, name):
+    body = claims(PLAIN_ISSUER, PLAIN_AUDIENCE, app=APP_OTHER)
+    other, own = {name: TENANT}, {"tid": TENANT}
+    for both in (body | other | own, body | own | other):
+        assert gateway.chat(signers["RS256"].token(json.dumps(both).encode())).verdict == INVALID
+    assert gateway.chat(signers["RS256"].token(json.dumps(body | own).encode())).verdict == PASSES
+
+
 # B: claims
 
 
