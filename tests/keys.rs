@@ -13,7 +13,9 @@ mod common;
 use std::cell::Cell;
 use std::rc::Rc;
 
-use common::{APP, AUDIENCE, Bench, NOON, OTHER, SIGNER, TENANT, code, told_apart, v1_claims};
+use common::{
+    APP, AUDIENCE, Bench, NOON, OTHER, SIGNER, TENANT, code, told_apart, v1_claims, v2_claims,
+};
 use serde_json::{Value, json};
 use tollgate::crypto::KeyError;
 use tollgate::gateway::{FetchReport, MAX_WAIT_MILLIS, MAX_WAITING, Patience, Tallies, Verdict};
@@ -21,7 +23,7 @@ use tollgate::keys::{
     Answer, FetchOutcome, KeySet, KeySetError, MAX_DOCUMENT, MetadataError, NextCall, Schedule,
     SkipReason, Unreachable,
 };
-use tollgate::refusal::Code::{KeysUnavailable, TokenSignatureKeyNotFound};
+use tollgate::refusal::Code::{KeysUnavailable, TokenIssuerNotAllowed, TokenSignatureKeyNotFound};
 use tollgate::refusal::Refusal;
 use tollgate::request::HeaderMap;
 use tollgate::store::{Expected, MemoryStore, SharedStore, StoreError, Versioned, Written};
@@ -208,8 +210,8 @@ fn without_a_provider_requests_wait_and_then_are_unavailable() {
         }
         worker.now += 10;
     }
-    // 100 s: 250, 500, 1000 ms, then every 2 s.
-    assert!((45..60).contains(&attempts), "{attempts}");
+    // 100 s: 250, 500, 1000 ms, then every 1.5 s.
+    assert!((60..75).contains(&attempts), "{attempts}");
     assert!(waits(&worker.ask(&token)));
     let headers = HeaderMap::from_pairs([
         (&b":path"[..], &b"/"[..]),
@@ -227,7 +229,7 @@ fn without_a_provider_requests_wait_and_then_are_unavailable() {
         panic!("for want of keys")
     };
     // When the provider is asked again, and not before.
-    assert!((2..=2_000).contains(&retry_in), "{retry_in}");
+    assert!((2..=1_500).contains(&retry_in), "{retry_in}");
     worker.now += retry_in - 1;
     assert!(worker.begin().is_none());
     worker.now += 1;
@@ -599,6 +601,29 @@ fn a_set_that_shared_data_does_not_take_is_not_used() {
     worker.gateway.sync(&store, now);
     let claims = common::with(v1_claims(), &json!({ "exp": worker.now / 1000 + 60 }));
     assert_eq!(code(&worker.ask(&SIGNER.token(&claims))), None);
+}
+
+/// The metadata that a tenant has by default names its v2 issuer, whatever tokens of it are taken.
+#[test]
+fn a_tenants_metadata_serves_for_some_of_its_issuers() {
+    let metadata_url = "https://login.microsoftonline.com/t/.well-known/openid-configuration";
+    let v1_only = json!({
+        "issuers": [format!("https://sts.windows.net/{TENANT}/")],
+        "audiences": [AUDIENCE], "cluster": "entra", "openid_config": metadata_url,
+    });
+    let of_tenant = common::with(v1_only.clone(), &json!({ "tenant_id": TENANT }));
+    let mut worker = Bench::new(&json!({ "issuers": [of_tenant] }));
+    worker.fetch(&set(&[&SIGNER]));
+    assert_eq!(code(&worker.ask(&SIGNER.token(&v1_claims()))), None);
+    let v2 = worker.ask(&SIGNER.token(&v2_claims()));
+    assert_eq!(code(&v2), Some(TokenIssuerNotAllowed));
+
+    // Whose metadata it is, nothing else says.
+    let mut worker = Bench::new(&json!({ "issuers": [v1_only] }));
+    let call = worker.begin().unwrap();
+    let report = worker.reply(&call, &metadata()).unwrap_err().unwrap();
+    let error = FetchOutcome::Metadata(MetadataError::Issuer);
+    assert_eq!(report.outcome, error);
 }
 
 #[test]

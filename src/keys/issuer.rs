@@ -230,9 +230,14 @@ impl FetchedKeys {
         let identity = format!("{kind} {url} {} {:?}", fetch.cluster, issuer.issuers);
         let name = hex(&Sha256::digest(identity.as_bytes()));
         let prefix = format!("tollgate/1/{plugin}/keys/{name}");
+        // A policy may take only some of a tenant's tokens: the metadata is the tenant's all the same.
+        let mut issuers = issuer.issuers.clone();
+        if let Some(tenant) = &issuer.tenant {
+            issuers.append(&mut tenant.issuers());
+        }
         Self {
             fetch: fetch.clone(),
-            issuers: issuer.issuers.clone(),
+            issuers,
             tenant: issuer.tenant.as_ref().map(|tenant| tenant.id.to_string()),
             schedule_key: format!("{prefix}/schedule"),
             set_key: format!("{prefix}/set"),

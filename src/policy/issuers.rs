@@ -163,7 +163,8 @@ fn accepted_issuers(
     };
     let at = members.get("tenant_id");
     let at = at.as_ref().unwrap_or_else(|| members.node());
-    tenant_issuers(tenant)
+    tenant
+        .issuers()
         .into_iter()
         .map(|iss| claim_iss(&iss, at, taken))
         .collect()
@@ -181,18 +182,21 @@ fn exact_issuer<'a>(node: &Node<'a>) -> Read<&'a str> {
     Ok(iss)
 }
 
-/// The v1 and v2 issuers of a tenant (Microsoft identity platform, access token claims).
-fn tenant_issuers(tenant: &Tenant) -> [String; 2] {
-    let Tenant { id, authority } = tenant;
-    let v1_host = if authority == CHINA_AUTHORITY {
-        "sts.chinacloudapi.cn"
-    } else {
-        "sts.windows.net"
-    };
-    [
-        format!("https://{v1_host}/{id}/"),
-        format!("{authority}/{id}/v2.0"),
-    ]
+impl Tenant {
+    /// Its v1 and v2 issuers (Microsoft identity platform, access token claims).
+    #[inline(never)]
+    pub(crate) fn issuers(&self) -> Vec<String> {
+        let Self { id, authority } = self;
+        let v1_host = if authority == CHINA_AUTHORITY {
+            "sts.chinacloudapi.cn"
+        } else {
+            "sts.windows.net"
+        };
+        vec![
+            format!("https://{v1_host}/{id}/"),
+            format!("{authority}/{id}/v2.0"),
+        ]
+    }
 }
 
 /// An `iss` in two issuers would let either's keys sign for it.
