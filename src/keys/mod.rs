@@ -12,5 +12,5 @@ pub use issuer::{
     Answer, FetchOutcome, FetchedKeys, IssuerKeys, Lookup, NextCall, Progress, Unreachable,
 };
 pub use metadata::{Metadata, MetadataError};
-pub use schedule::{COLD_RETRY_MAX_MILLIS, Schedule};
+pub use schedule::Schedule;
 pub use set::{Key, KeySet, KeySetError, MAX_DOCUMENT, MAX_KEYS, SkipReason};

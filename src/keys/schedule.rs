@@ -14,9 +14,9 @@ use crate::policy::Refresh;
 
 /// Shortest wait after a failure while there is no usable set.
 const COLD_RETRY_MIN_MILLIS: u64 = 250;
-/// Longest wait after a failure while there is no usable set: the first good answer comes this
-/// soon after the provider is back.
-pub const COLD_RETRY_MAX_MILLIS: u64 = 2_000;
+/// Longest wait after a failure while there is no usable set: with a fetch and a tick on top, the
+/// first good answer comes within two seconds of the provider's return.
+const COLD_RETRY_MAX_MILLIS: u64 = 1_500;
 /// Stamps this far in the future are clock skew between readings; beyond, the clock was set back.
 const TOLERANCE_MILLIS: u64 = 2_000;
 /// Longest time limit of a callout that a policy may set.
@@ -299,7 +299,7 @@ mod tests {
             assert!(schedule.due(now, &REFRESH, false));
             waits.push(wait);
         }
-        assert_eq!(waits[..5], [250, 500, 1000, 2000, 2000]);
+        assert_eq!(waits[..5], [250, 500, 1000, 1500, 1500]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ from collections import Counter
 from .harness import APP_OTHER, AUDIENCE, TENANT, shipped_policy
 from .harness.direct import answer_directly
 from .harness.figures import figure
+from .harness.load import Memory
 from .harness.processes import wait_until
 from .harness.tokens import Signer, claims
 
@@ -21,6 +22,7 @@ UNAVAILABLE = (503, "KeysUnavailable")
 KEY = (401, "TokenSignatureKeyNotFound")
 SIGNATURE = (401, "TokenSignatureInvalid")
 PASSES = (200, None)
+MANY_BYTES = 100 * 1024 * 1024
 V1_ISSUER = f"https://sts.windows.net/{TENANT}/"
 
 
@@ -214,6 +216,18 @@ def test_r3_r13_a_thousand_requests_give_up_at_once(start_gateway, own_stand_ins
     wait_until(lambda: sum(gateway.prometheus("tollgate_requests").values()) == 1_000, 5, "all are counted")
 
 
+def test_r13_by_default_a_request_waits_as_long_as_one_callout(start_gateway, own_stand_ins):
+    timeout = 5
+    own_stand_ins.entra.behave("all", "hang")
+    gateway = start_gateway(own_stand_ins, with_refresh(own_stand_ins, timeout=f"{timeout}s"))
+    results = ask_together(gateway, [own_stand_ins.entra.mint() for _ in range(20)])
+    assert {verdict for verdict, _ in results} == {UNAVAILABLE}
+    longest = max(line["duration_ms"] for line in gateway.access_log()) / 1000
+    told = f"{len(results)} of {len(results)} got 503, after {longest:.3f} s at most"
+    figure("R13", f"a provider that is silent, callouts of {timeout} s", told, longest <= timeout + 0.1)
+    assert longest < timeout + 1
+
+
 def test_f2_r12_old_keys_serve_through_an_outage(start_gateway, own_stand_ins):
     gateway = start_gateway(own_stand_ins, with_refresh(own_stand_ins, every="1s"))
     assert gateway.chat(own_stand_ins.entra.mint()).verdict == PASSES
@@ -223,9 +237,11 @@ def test_f2_r12_old_keys_serve_through_an_outage(start_gateway, own_stand_ins):
     while time.monotonic() < deadline:
         assert gateway.chat(own_stand_ins.entra.mint()).verdict == PASSES
     assert own_stand_ins.entra.fetches() > before
-    # A kid nobody knows, while the provider cannot be asked: not the caller's fault.
+    # A kid nobody knows, while the provider cannot be asked: not the caller's fault, and told in time.
+    asked = time.monotonic()
     answer = gateway.chat(own_stand_ins.entra.mint(key="unpublished"))
     assert answer.verdict == UNAVAILABLE
+    assert time.monotonic() - asked < 5
 
 
 def test_f2_r12_stale_keys_serve_for_their_time_and_end(start_gateway, own_stand_ins):
@@ -488,8 +504,7 @@ def test_d12_clients_that_leave_while_they_wait(start_gateway, own_stand_ins):
     time.sleep(2)
     # Of those who left, nothing went on.
     assert own_stand_ins.openai.count() == 1
-    outcomes = Counter(line["outcome"] for line in gateway.request_log())
-    assert outcomes == {"allowed": 1, "undecided": 50}
+    assert outcomes(gateway) == {"allowed": 1, "undecided": 50}
 
 
 def test_d11_a_large_body_waits_with_its_request(start_gateway, own_stand_ins):
@@ -501,6 +516,33 @@ def test_d11_a_large_body_waits_with_its_request(start_gateway, own_stand_ins):
     )
     assert answer.status == 200
     assert len(answer.json["body"]) == len(body)
+
+
+def test_d11_a_body_without_end_waits_outside(start_gateway, own_stand_ins):
+    """While its request waits for keys, no more of it is read than buffers hold."""
+    own_stand_ins.entra.behave("all", "delay", delay_ms=2000)
+    gateway = start_gateway(own_stand_ins, with_refresh(own_stand_ins, timeout="5s"))
+    token = own_stand_ins.entra.mint()
+    memory, taken = Memory(gateway.pid), 0
+    before = memory.resident()
+    with socket.create_connection(gateway.address, timeout=0.5) as client:
+        head = f"POST /openai/echo HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n"
+        client.sendall(f"{head}content-length: {MANY_BYTES}\r\n\r\n".encode())
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            while taken < MANY_BYTES:
+                taken += client.send(bytes(64 * 1024))
+        assert time.monotonic() - began < 2, "it was taken slowly, and not left"
+        assert memory.resident() - before < 16 * 1024
+    # Most of this is in the kernel's own buffers.
+    assert taken < MANY_BYTES / 2
+    assert gateway.chat(token).verdict == PASSES
+    # Envoy does not see that the caller left while it reads nothing.
+    wait_until(lambda: outcomes(gateway) == {"allowed": 2}, 10, "both are told")
+
+
+def outcomes(gateway) -> Counter:
+    return Counter(line["outcome"] for line in gateway.request_log())
 
 
 def test_spec_10_more_than_a_thousand_waiting_requests(start_gateway, own_stand_ins):
