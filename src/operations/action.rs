@@ -120,6 +120,17 @@ impl Action {
         1 << self as u32
     }
 
+    /// What it is called as well: Azure lists two names for reading and deleting batches, and does
+    /// not say which of them it asks for.
+    #[must_use]
+    pub fn other_name(self) -> Option<&'static str> {
+        match self {
+            Self::BatchesRead => Some("batch-jobs/read"),
+            Self::BatchesDelete => Some("batch-jobs/delete"),
+            _ => None,
+        }
+    }
+
     /// Whether tokens are used by it, so that limits on tokens concern it.
     #[must_use]
     pub fn uses_tokens(self) -> bool {
