@@ -222,6 +222,27 @@ fn repeated_members_are_refused() {
     }
 }
 
+/// Who reads names without their case must find the same tenant.
+#[test]
+fn two_tenants_that_differ_in_the_case_of_their_name_are_refused() {
+    let mut bench = Bench::new(&policy(&json!({})));
+    let header = json!({ "alg": "RS256", "kid": SIGNER.kid });
+    let claims = v1_claims().to_string();
+    let (start, rest) = (claims.trim_end_matches('}'), claims.trim_start_matches('{'));
+    for name in ["TID", "Tid", "t\\u0049d"] {
+        let other = format!("\"{name}\":{}", v1_claims()["tid"]);
+        for both in [format!("{start},{other}}}"), format!("{{{other},{rest}")] {
+            let token = SIGNER.sign(&header, &both);
+            assert_eq!(bench.code(&token), Some(JwtInvalid), "{both}");
+        }
+    }
+    // Alone it is no `tid`.
+    let mut alone = v1_claims();
+    let tenant = alone.as_object_mut().unwrap().remove("tid").unwrap();
+    alone["TID"] = tenant;
+    assert_eq!(bench.code(&SIGNER.token(&alone)), Some(TokenClaimNotFound));
+}
+
 #[test]
 fn every_bit_of_the_signature_counts() {
     let mut bench = Bench::new(&policy(&json!({})));
@@ -535,10 +556,12 @@ fn identity_headers_are_the_gateways_alone() {
         "forward": { "authorization": false, "headers": {
             "x-app": "app_id", "x-name": "app_name", "x-tenant": "tenant_id", "x-oid": "object_id",
             "x-roles": "roles", "x-sub": "claim.sub", "x-none": "claim.nothing",
+            "x-request-id": "claim.nothing",
         } },
     }));
     let token = format!("Bearer {}", SIGNER.token(&v1_claims()));
     let spoofed = [
+        ("x-request-id", "evil"),
         ("X-App", "evil"),
         ("x_app", "evil"),
         ("x-none", "evil"),
@@ -703,6 +726,9 @@ fn limits_on_tokens_are_for_what_they_name_and_for_what_is_not_known() {
         // Neither an operation nor a limited one: it may use tokens, or it uses none.
         (&all, "/openai/x", BOUND, true),
         (&all, "/openai/files?api-version=2024-10-21", LONG, false),
+        // What stops a run uses none, whatever its action's others use.
+        (&all, "/openai/v1/threads/t-1/runs/r-1/cancel", BOUND, false),
+        (&all, "/openai/v1/responses/r-1/cancel", LONG, false),
         (&chat, CHAT, BOUND, true),
         (&chat, O1, BOUND, true),
         (&chat, V1, BOUND, true),
@@ -1070,6 +1096,7 @@ fn refusals_are_told_apart() {
         claim(ClaimError::Missing("exp".to_owned())),
         claim(ClaimError::Type("exp")),
         claim(ClaimError::Value("ver")),
+        claim(ClaimError::Repeated("tid")),
         Refusal::Claims(ClaimRefusal::Expired),
         Refusal::ApiKey,
         Refusal::App,

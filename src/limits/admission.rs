@@ -22,6 +22,14 @@ pub struct Asking<'a> {
     pub looks: bool,
 }
 
+impl Asking<'_> {
+    /// Whether it may run a model: one of the same action that stops a run or reads a result does not.
+    /// Who only looks does not know the deployment yet.
+    fn runs_a_model(&self) -> bool {
+        self.looks || self.deployment != Deployment::None
+    }
+}
+
 /// Which deployment a call runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deployment<'a> {
@@ -203,7 +211,7 @@ impl Limit {
         let operation = asking.action.is_none_or(|action| {
             let named = self.scope.operations;
             named.is_none_or(|named| named.grant(action))
-                && (self.measure == Measure::Calls || action.uses_tokens())
+                && (self.measure == Measure::Calls || action.uses_tokens() && asking.runs_a_model())
         });
         let deployment =
             self.scope

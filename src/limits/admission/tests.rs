@@ -309,8 +309,23 @@ fn a_limit_is_for_what_it_names_and_for_what_nobody_knows() {
         action: Some(Action::ModelsRead),
         ..asking(5)
     };
+    let cancelling = Asking {
+        action: Some(Action::RunsWrite),
+        deployment: Deployment::None,
+        ..asking(5)
+    };
     bench.ask(&listing).unwrap();
+    bench.ask(&cancelling).unwrap();
     assert!(bench.ask(&asking(5)).is_err());
+    // Before the body is read, nothing is known of the deployment.
+    let looking = Asking {
+        looks: true,
+        ..cancelling
+    };
+    let used_up = Bench::new(&[tokens(1, false, WINDOW)]);
+    used_up.used(used_up.ask(&asking(0)).unwrap(), 1);
+    assert!(used_up.ask(&looking).is_err());
+    used_up.ask(&cancelling).unwrap();
 }
 
 /// A worker that was held up between reading the clock and reading the record.

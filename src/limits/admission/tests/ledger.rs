@@ -34,7 +34,13 @@ impl For {
                 Deployment::Unknown | Deployment::Named("gpt-4o")
             ),
         };
-        is_one && (measure == Measure::Calls || asking.action != Some(Action::ModelsRead))
+        let may_use_tokens = match asking.action {
+            None => true,
+            Some(Action::ModelsRead) => false,
+            // What stops a run, say, runs no model.
+            Some(_) => asking.deployment != Deployment::None,
+        };
+        is_one && (measure == Measure::Calls || may_use_tokens)
     }
 }
 
