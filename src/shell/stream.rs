@@ -20,7 +20,7 @@ use crate::refusal::{Code, Outcome};
 use crate::request::{HeaderMap, RequestHead};
 use crate::telling::{Asked, RequestLine, Told, field_name, is_known_early};
 use crate::time::Time;
-use crate::usage::{BodyReader, Passed};
+use crate::usage::{BodyReader, Passed, Usage};
 
 /// What the host's answer details say before the code.
 const DETAILS_PREFIX: &str = "tollgate_";
@@ -45,6 +45,8 @@ pub(super) struct Stream {
     status: Cell<Option<u16>>,
     /// What the call used, once that is settled.
     used: Cell<Option<Used>>,
+    /// What of that is in filter state.
+    told_usage: Cell<Option<Usage>>,
 }
 
 /// How far a request has come. It moves forward only.
@@ -80,6 +82,7 @@ impl Stream {
             admission: RefCell::default(),
             status: Cell::new(None),
             used: Cell::new(None),
+            told_usage: Cell::new(None),
         }
     }
 
@@ -427,6 +430,9 @@ impl Stream {
         }
         if end {
             self.settle(plugin);
+        } else if let Some(Used::Said(usage)) = with(&self.meter, |meter| meter.used()) {
+            // Should no end be seen, it is too late after this: access loggers come before the last callback.
+            self.tell_usage(plugin, &usage);
         }
         Action::Continue
     }
@@ -478,9 +484,16 @@ impl Stream {
         for (counter, count) in told.token_counters(used, &plugin.policy) {
             plugin.metrics.count(counter, count, &plugin.policy);
         }
-        let Used::Said(usage) = used else {
+        if let Used::Said(usage) = used {
+            self.tell_usage(plugin, usage);
+        }
+    }
+
+    /// Sets the fields of filter state that are about tokens, where they are not set to this.
+    fn tell_usage(&self, plugin: &Plugin, usage: &Usage) {
+        if self.told_usage.replace(Some(*usage)) == Some(*usage) {
             return;
-        };
+        }
         for field in &plugin.policy.log.filter_state {
             if let Some(count) = Told::usage_field(*field, usage) {
                 plugin.set_state(field_name(*field), count.to_string().as_bytes());

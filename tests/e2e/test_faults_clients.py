@@ -49,6 +49,11 @@ def leave(client: socket.socket, how: str) -> None:
     client.close()
 
 
+def tokens_in_access_log(gateway) -> dict[str, int | None]:
+    told = {line["request_id"]: line["total_tokens"] for line in gateway.access_log()}
+    return {request: tokens and int(tokens) for request, tokens in told.items()}
+
+
 @pytest.mark.parametrize("how", ["FIN", "RST"])
 @pytest.mark.parametrize("phase", PHASES)
 def test_d12_h7_r15_hundreds_of_clients_leave(start_gateway, stand_ins, phase, how):
@@ -86,6 +91,10 @@ def test_d12_h7_r15_hundreds_of_clients_leave(start_gateway, stand_ins, phase, h
         told = Counter((line["outcome"], line["status"]) for line in lines)
         if part == "whole":
             assert told == {("allowed", 200 if waits else None): CLIENTS}
+            # Envoy's own line is written before the module's, and says the same of tokens.
+            read = {line["request_id"]: line["total_tokens"] for line in lines}
+            wait_until(lambda: tokens_in_access_log(gateway) == read, 10, "both logs say the same")
+            assert (7 in read.values()) is (phase == "in the events")
 
         # What the limit gave back is there for others, and nothing more.
         behaviour["pieces"] = [answer(usage(1))]
