@@ -99,9 +99,12 @@ fn message(refusal: &Refusal, retry_in: Option<u64>) -> String {
     message
 }
 
-/// RFC 6750 section 3: no `error` when there was no token.
+/// RFC 6750 section 3: no `error` when there was no token, or none that was looked at.
 fn challenge(code: Code) -> String {
-    if code == Code::TokenNotPresent {
+    if matches!(
+        code,
+        Code::TokenNotPresent | Code::AuthenticationTypeDisabled
+    ) {
         return format!("Bearer realm=\"{REALM}\"");
     }
     let description = code.message();
@@ -205,6 +208,11 @@ mod tests {
         assert_eq!(kind, "invalid_request_error");
         let challenge = "Bearer realm=\"tollgate\"";
         assert_eq!(headers, pairs(&[("www-authenticate", challenge)]));
+        // For a key no token was looked at, whatever the status of its answer.
+        assert_eq!(
+            super::challenge(Code::AuthenticationTypeDisabled),
+            challenge
+        );
 
         let (headers, kind, message) = told(&Refusal::Issuer);
         assert_eq!(kind, "invalid_request_error");
