@@ -26,9 +26,13 @@ OLD_PYTHON_ENV := .venv-openai-0.27
 BUILD_ENV := .venv-build
 CARGO := source $(RUST); cargo
 
-# The same sources give the same module, wherever they and cargo's registry lie.
+# The same sources give the same module, wherever they and cargo's registries lie. Paths are told where code could
+# panic: short ones, for they count. What a registry's folder is called is known once its crates are fetched.
 CARGO_HOME ?= $(HOME)/.cargo
-WASM_RUSTFLAGS := --remap-path-prefix=$(CURDIR)=/tollgate --remap-path-prefix=$(CARGO_HOME)=/cargo
+REMAP := --remap-path-prefix
+WASM_RUSTFLAGS = $(REMAP)=$(CURDIR)=/tollgate$$(printf ' $(REMAP)=%s=/cargo' $(CARGO_HOME)/registry/src/*)
+BUILD_MODULE = $(CARGO) fetch --locked --quiet --target $(TARGET); \
+	cargo build --release --locked --lib --target $(TARGET) --config "target.$(TARGET).rustflags=\"$(WASM_RUSTFLAGS)\""
 
 # The module with a switch that kills it: for one test, never shipped.
 CHAOS := $(TARGET_DIR)/chaos/tollgate.wasm
@@ -74,7 +78,7 @@ azure: build $(PYTHON_ENV)/ready ## Start Envoy before your own Azure OpenAI res
 
 .PHONY: build
 build: $(RUST) $(BUILD_ENV)/ready ## Build dist/tollgate.wasm
-	@$(CARGO) build --release --locked --lib --target $(TARGET) --config 'target.$(TARGET).rustflags="$(WASM_RUSTFLAGS)"'
+	@$(BUILD_MODULE)
 	@mkdir -p $(dir $(MODULE))
 	@# A new file moved into place: a running Envoy may have the old one open.
 	@$(BUILD_ENV)/bin/python tests/setup/optimize.py $(TARGET_DIR)/$(TARGET)/release/tollgate.wasm $(MODULE).new
@@ -290,7 +294,7 @@ natives: $(RUST)
 # After `build`, which leaves its own module where this one is made.
 .PHONY: chaos
 chaos: build
-	@$(CARGO) build --release --locked --lib --target $(TARGET) --features chaos --config 'target.$(TARGET).rustflags="$(WASM_RUSTFLAGS)"'
+	@$(BUILD_MODULE) --features chaos
 	@mkdir -p $(dir $(CHAOS))
 	@cp $(TARGET_DIR)/$(TARGET)/release/tollgate.wasm $(CHAOS).new
 	@mv $(CHAOS).new $(CHAOS)
