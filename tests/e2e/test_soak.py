@@ -5,6 +5,7 @@ import datetime
 import os
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -38,11 +39,13 @@ class Soak:
         self.memory = Memory(self.gateway.pid)
         self.reports = []
         self.passed_on = 0
+        # How much of one core Envoy took.
+        self.busy = 0.0
 
     def run(self) -> None:
         requests = self.traffic.requests()
         before = self.stand_ins.openai.count()
-        began = time.monotonic()
+        began, used = time.monotonic(), cpu_seconds(self.gateway.pid)
         for leg in range(LEGS):
             load = Load(self.gateway, requests, seconds=SECONDS / LEGS, rate=RATE, connections=CONNECTIONS)
             while load.is_running():
@@ -50,6 +53,7 @@ class Soak:
                 if leg > 0:
                     self.memory.sample(time.monotonic() - began)
             self.reports.append(load.report())
+        self.busy = (cpu_seconds(self.gateway.pid) - used) / (time.monotonic() - began)
         wait_until(lambda: not self.in_flight(), 10, "no request is in flight")
         self.passed_on = self.stand_ins.openai.count() - before
         self.expected = self.traffic.expected(self.reports)
@@ -89,6 +93,12 @@ class Soak:
         )
 
 
+def cpu_seconds(process_id: int) -> float:
+    """What a process has used of its cores, in both modes."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def app_label(app: str | None) -> str:
     return NAMES.get(app, SHARED) if app else "none"
 
@@ -116,11 +126,13 @@ def test_r25_what_was_sent_was_answered_as_it_should_be(soak):
         assert soak.answers(kind).total() > 0, kind
     sent = sum(report.of(kind).total() for report in soak.reports for kind in soak.traffic.kinds)
     assert sent == pytest.approx(SECONDS * RATE, rel=0.1)
-    first, last = soak.callers_p99(soak.reports[0]), soak.callers_p99(soak.reports[-1])
-    ratio = last / first
+    # The first sixth is the slowest: VMs and caches fill up in it.
+    second, last = soak.callers_p99(soak.reports[1]), soak.callers_p99(soak.reports[-1])
+    ratio = last / second
     told = (
-        f"{len(soak.traffic.kinds)} kinds, {SECONDS:.0f} s at {RATE}/s, {sent} answered, 0 5xx not asked for; "
-        f"p99 of callers in the last sixth {last:.2f} ms, {ratio:.2f} times the first's"
+        f"{len(soak.traffic.kinds)} kinds, {SECONDS:.0f} s at {RATE}/s, Envoy at {soak.busy:.0%} of a core, "
+        f"{sent} answered, 0 5xx not asked for; "
+        f"p99 of callers in the last sixth {last:.2f} ms, {ratio:.2f} times the second's"
     )
     figure("R25", "mixed traffic with each attack at 1 %", told, SECONDS >= LONG and ratio <= MOST_SLOWER)
 

@@ -1,7 +1,9 @@
 """The table of `make verify`: it says what was measured, and does not call met what was not."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,8 +28,8 @@ def plan(monkeypatch, tmp_path):
     return plan
 
 
-def measure(step: str, *figures: dict, status: int = 0) -> None:
-    result = {"status": status, "seconds": 1, "ended": "now", "sources": "these"}
+def measure(step: str, *figures: dict, status: int = 0, sources: str = "these") -> None:
+    result = {"status": status, "seconds": 1, "ended": "now", "sources": sources}
     (verify.RESULTS / f"{step}.json").write_text(json.dumps(result))
     path = verify.RESULTS / f"{step}.figures"
     path.write_text("".join(json.dumps(figure) + "\n" for figure in figures))
@@ -66,6 +68,15 @@ def test_no_goal_is_met_by_a_step_that_failed(plan, capsys):
     assert verdict() == "not measured"
 
 
+def test_steps_of_several_states_are_no_whole(plan, capsys):
+    measure("one", GOOD)
+    measure("two", GOOD)
+    assert verify.print_steps()
+    measure("two", GOOD, sources="those")
+    assert not verify.print_steps()
+    assert "measured on these, those" in capsys.readouterr().out
+
+
 def test_what_no_goal_asks_of_a_step_decides_nothing(plan):
     plan["steps"]["three"] = {"run": "true"}
     for step in ("one", "two"):
@@ -102,10 +113,10 @@ def test_what_is_interrupted_meets_nothing(plan, monkeypatch):
     assert verify.result_of("one") is None
 
 
-def test_every_step_of_a_goal_has_a_figure_for_it():
-    """In the sources, where the figures are written."""
+def writers_of_figures() -> dict[str, list[Path]]:
+    """The sources in which each step's figures are written."""
     tests = ROOT / "tests"
-    sources = {
+    return {
         "vectors": [tests / "vectors.rs", tests / "generated.rs"],
         "core": [*tests.glob("*.rs"), *(tests / "fuzz").rglob("*.rs")],
         "module": list((tests / "second-host").rglob("*.rs")),
@@ -118,11 +129,25 @@ def test_every_step_of_a_goal_has_a_figure_for_it():
         "deny": [tests / "verify" / "deny.py"],
         "bench": [tests / "bench" / "bench.py"],
     }
+
+
+def test_every_step_of_a_goal_has_a_figure_for_it():
+    sources = writers_of_figures()
     for name, goal in verify.PLAN["goals"].items():
         for step in goal["from"]:
             shown = verify.PLAN["steps"][step].get("shows", {})
             texts = (path.read_text() for path in sources.get(step, ()))
             assert name in shown or any(f'"{name}"' in text for text in texts), f"{name}: {step}"
+
+
+def test_every_figure_is_asked_for_by_its_goal():
+    steps = {}
+    for step, paths in writers_of_figures().items():
+        for path in paths:
+            steps.setdefault(path, set()).add(step)
+    for path, written_by in steps.items():
+        for name in re.findall(r'figure\(\s*"(R\d+)"', path.read_text()):
+            assert written_by & set(verify.PLAN["goals"][name]["from"]), f"{name}: {written_by}, {path}"
 
 
 def test_a_step_that_fails_is_told_and_stops_no_other(plan, capsys):

@@ -104,7 +104,7 @@ def goal_of(name: str, measured: dict[str, list[dict]]) -> tuple[str, list[str]]
 
 
 def print_steps() -> bool:
-    """When each step ran, and how it ended; whether all that ran went well."""
+    """When each step ran, and how it ended; whether all that ran went well, on the same sources."""
     results = {name: result for name in PLAN["steps"] if (result := result_of(name))}
     print("\nSteps")
     for name in PLAN["steps"]:
@@ -116,7 +116,10 @@ def print_steps() -> bool:
             print(f"  {name:13} has not run")
     total = sum(result["seconds"] for result in results.values())
     print(f"  {total // 60} min {total % 60} s in all")
-    return not any(result["status"] for result in results.values())
+    sources = sorted({result.get("sources", "unknown") for result in results.values()})
+    if len(sources) > 1:
+        print(f"  NOT ONE STATE: measured on {', '.join(sources)}")
+    return len(sources) < 2 and not any(result["status"] for result in results.values())
 
 
 def print_table() -> bool:

@@ -19,6 +19,8 @@ CHAT_BODY = json.dumps({"messages": [{"role": "user", "content": "Hello"}]}).enc
 JSON_TYPE = ("content-type", "application/json")
 
 # What a log must never hold: Rust's, V8's and Envoy's words for what has died.
+# What would move a terminal's cursor or forge a line.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 SIGNS_OF_DEATH = (
     "panicked",
     "Function: proxy_",
@@ -328,6 +330,7 @@ class Gateway:
         """The same in the logs, after the end."""
         text = self.log_text()
         problems = [f"{sign!r} in {self.log} (R3)" for sign in SIGNS_OF_DEATH if sign in text]
+        problems += [f"{line[:200]!r} in {self.log} (R28)" for line in text.split("\n") if CONTROL.search(line)]
         return problems + secrets.found_below(self.directory)
 
     def kill(self) -> None:
