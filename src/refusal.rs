@@ -335,7 +335,57 @@ impl Responses {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// The codes that an answer can have, by the outcome that the policy answers.
+    const CODES: [(Outcome, &[Code]); 6] = [
+        (
+            Outcome::Unauthenticated,
+            &[
+                Code::TokenNotPresent,
+                Code::JwtInvalid,
+                Code::TokenSignatureKeyNotFound,
+                Code::TokenSignatureInvalid,
+                Code::TokenIssuerNotAllowed,
+                Code::TokenAudienceNotAllowed,
+                Code::TokenExpired,
+                Code::TokenNotYetValid,
+                Code::TokenClaimNotFound,
+                Code::TokenClaimValueNotAllowed,
+            ],
+        ),
+        (Outcome::ApiKey, &[Code::AuthenticationTypeDisabled]),
+        (
+            Outcome::Forbidden,
+            &[
+                Code::AppNotAllowed,
+                Code::PermissionDenied,
+                Code::DeploymentNotAllowed,
+            ],
+        ),
+        (
+            Outcome::Limited,
+            &[Code::RateLimitExceeded, Code::TokenLimitExceeded],
+        ),
+        (Outcome::Quota, &[Code::QuotaExceeded]),
+        (Outcome::Unavailable, &[Code::KeysUnavailable]),
+    ];
+
+    #[test]
+    fn every_code_has_its_name_its_outcome_and_a_message_of_its_own() {
+        let mut messages = BTreeSet::new();
+        for (outcome, codes) in CODES {
+            for code in codes {
+                assert_eq!(code.name(), format!("{code:?}"));
+                assert_eq!(code.outcome(), outcome);
+                assert!(code.message().ends_with('.'), "{code:?}");
+                assert!(messages.insert(code.message()), "{code:?}");
+            }
+        }
+        assert_eq!(messages.len(), 18);
+    }
 
     #[test]
     fn what_would_have_been_is_named_after_it() {
