@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DIST = ROOT / "dist"
 MODULE = DIST / "tollgate.wasm"
-CRATE = re.compile(rb"/cargo/registry/src/[^/]+/([A-Za-z0-9_-]+?)-(\d+\.\d+\.\d+[^/]*)/")
+CRATE = re.compile(rb"/cargo/([A-Za-z0-9_-]+?)-(\d+\.\d+\.\d+[^/]*)/")
 
 
 def digest(content: bytes) -> str:
