@@ -618,8 +618,8 @@ fn a_tenants_metadata_serves_for_some_of_its_issuers() {
     let v2 = worker.ask(&SIGNER.token(&v2_claims()));
     assert_eq!(code(&v2), Some(TokenIssuerNotAllowed));
 
-    // Whose metadata it is, nothing else says.
-    let mut worker = Bench::new(&json!({ "issuers": [v1_only] }));
+    // Whose metadata it is, nothing else says: what the tenant's worker found is not for a policy without the tenant.
+    let mut worker = Bench::sharing(&json!({ "issuers": [v1_only] }), Rc::clone(&worker.store));
     let call = worker.begin().unwrap();
     let report = worker.reply(&call, &metadata()).unwrap_err().unwrap();
     let error = FetchOutcome::Metadata(MetadataError::Issuer);

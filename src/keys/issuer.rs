@@ -226,15 +226,15 @@ impl FetchedKeys {
             FetchStart::Metadata(url) => ("metadata", url),
             FetchStart::Keys(url) => ("keys", url),
         };
-        // Two policies that fetch the same from the same cluster for the same issuers share.
-        let identity = format!("{kind} {url} {} {:?}", fetch.cluster, issuer.issuers);
-        let name = hex(&Sha256::digest(identity.as_bytes()));
-        let prefix = format!("tollgate/1/{plugin}/keys/{name}");
         // A policy may take only some of a tenant's tokens: the metadata is the tenant's all the same.
         let mut issuers = issuer.issuers.clone();
         if let Some(tenant) = &issuer.tenant {
             issuers.append(&mut tenant.issuers());
         }
+        // Two policies that fetch the same from the same cluster for the same issuers share.
+        let identity = format!("{kind} {url} {} {issuers:?}", fetch.cluster);
+        let name = hex(&Sha256::digest(identity.as_bytes()));
+        let prefix = format!("tollgate/1/{plugin}/keys/{name}");
         Self {
             fetch: fetch.clone(),
             issuers,
