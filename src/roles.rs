@@ -93,8 +93,8 @@ impl Permissions {
     #[must_use]
     pub fn named(pattern: &str) -> Self {
         let named = |action: &&Action| {
-            let named = |own: &str| matches(pattern.as_bytes(), Name::of(own));
-            named(action.short_name()) || action.other_name().is_some_and(named)
+            let fits = |own: &str| matches(pattern.as_bytes(), Name::of(own));
+            fits(action.short_name()) || action.other_name().is_some_and(fits)
         };
         let bits = Action::ALL.iter().filter(named).map(|action| action.bit());
         Self(bits.fold(0, |all, bit| all | bit))

@@ -430,7 +430,7 @@ impl Stream {
         }
         if end {
             self.settle(plugin);
-        } else if let Some(Used::Said(usage)) = with(&self.meter, |meter| meter.used()) {
+        } else if let Some(Used::Said(usage)) = self.measured() {
             // Should no end be seen, it is too late after this: access loggers come before the last callback.
             self.tell_usage(plugin, &usage);
         }
@@ -450,15 +450,21 @@ impl Stream {
 
     /// Settles the call, once: what it used is charged and told.
     fn settle(&self, plugin: &Plugin) {
-        if self.phase.get() != Phase::Passed || self.used.get().is_some() {
-            self.settle_calls(plugin);
-            return;
-        }
-        if let Some(used) = with(&self.meter, |meter| meter.used()) {
+        if self.used.get().is_none()
+            && let Some(used) = self.measured()
+        {
             self.used.set(Some(used));
             self.tell_used(plugin, &used);
         }
         self.settle_calls(plugin);
+    }
+
+    /// What a call that passed has used so far, where it is measured.
+    fn measured(&self) -> Option<Used> {
+        if self.phase.get() != Phase::Passed {
+            return None;
+        }
+        with(&self.meter, |meter| meter.used())
     }
 
     /// Gives back, and charges, what the call took in limits.

@@ -8,28 +8,6 @@ use tollgate::refusal::Code;
 use crate::Ended;
 use crate::failure::Failure;
 
-/// All codes, to find one by its name.
-const ALL: [Code; 18] = [
-    Code::TokenNotPresent,
-    Code::JwtInvalid,
-    Code::TokenSignatureKeyNotFound,
-    Code::TokenSignatureInvalid,
-    Code::TokenIssuerNotAllowed,
-    Code::TokenAudienceNotAllowed,
-    Code::TokenExpired,
-    Code::TokenNotYetValid,
-    Code::TokenClaimNotFound,
-    Code::TokenClaimValueNotAllowed,
-    Code::AuthenticationTypeDisabled,
-    Code::AppNotAllowed,
-    Code::PermissionDenied,
-    Code::DeploymentNotAllowed,
-    Code::RateLimitExceeded,
-    Code::TokenLimitExceeded,
-    Code::QuotaExceeded,
-    Code::KeysUnavailable,
-];
-
 /// What a code means and what helps: for the caller, then for the operator.
 fn advice(code: Code) -> [&'static str; 2] {
     match code {
@@ -130,7 +108,7 @@ pub(super) fn explain_line(
         .get("outcome")
         .and_then(Value::as_str)
         .unwrap_or("none");
-    let found = code.and_then(|name| ALL.into_iter().find(|code| code.name() == name));
+    let found = code.and_then(|name| Code::ALL.into_iter().find(|code| code.name() == name));
     let advice = match (found, code) {
         (Some(code), _) => Some(advice(code)),
         (None, Some("InternalError")) => Some(INTERNAL_ERROR),
@@ -210,8 +188,11 @@ mod tests {
 
     #[test]
     fn every_code_is_listed_once() {
-        for (index, code) in ALL.iter().enumerate() {
-            assert_eq!(ALL.iter().position(|other| other == code), Some(index));
+        for (index, code) in Code::ALL.iter().enumerate() {
+            assert_eq!(
+                Code::ALL.iter().position(|other| other == code),
+                Some(index)
+            );
             assert!(advice(*code).iter().all(|advice| advice.ends_with('.')));
         }
     }
