@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.listeners import STREAMED, Chains  # noqa: E402
 from e2e.harness import AUDIENCE, StandIns, call, new_app  # noqa: E402
 from e2e.harness.figures import figure  # noqa: E402
-from e2e.harness.processes import ROOT, envoy_binary, exit_on_signals, module, start, stop, wait_until  # noqa: E402
+from e2e.harness.processes import ROOT, cpu, envoy_binary, exit_on_signals, module, start, stop, wait_until  # noqa: E402
 
 DIRECTORY = ROOT / "target" / "bench"
 LOAD = Path(os.environ.get("LOAD", ROOT / "target" / "release" / "load"))
@@ -213,17 +213,6 @@ class Load:
 
 
 ENVOY_CORE, LOAD_CORE = 0, (os.cpu_count() or 2) - 1
-
-
-def cpu(pid: int) -> int:
-    """Nanoseconds that the process' threads were on a CPU."""
-    total = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            total += int((task / "schedstat").read_text().split()[0])
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return total
 
 
 def start_envoy(config: dict, name: str = "envoy", cores: str = str(ENVOY_CORE), workers: int = 1):

@@ -3,6 +3,7 @@
 A fifth of the full size or less; THOROUGH=1 runs all of it.
 """
 
+import itertools
 import json
 import os
 import statistics
@@ -48,28 +49,28 @@ pytestmark = pytest.mark.timeout(1800)
 
 @pytest.fixture
 def start(start_gateway):
-    """Starts gateways that answer themselves, with these members of the policy and no request log."""
+    """Starts gateways that answer themselves, with these members of the policy and no request log. `refusing`: a port,
+    for a listener beside the gateway's that refuses without the gate."""
 
-    def start(stand_ins, **members):
+    def start(stand_ins, refusing: int | None = None, **members):
+        def edit(config):
+            answer_directly(config)
+            if refusing:
+                add_refusing_listener(config, refusing)
+
         policy = shipped_policy(stand_ins, apps=[], log={"requests": False}, **members)
-        return start_gateway(stand_ins, policy, edit=answer_directly)
+        return start_gateway(stand_ins, policy, edit=edit)
 
     return start
 
 
 @pytest.mark.skipif(not THOROUGH, reason="NOT CHECKED here: `make verify` does; it takes cores that nobody else uses")
-def test_r7_a_flood_of_garbage_does_not_slow_good_callers(start_gateway, stand_ins):
+def test_r7_a_flood_of_garbage_does_not_slow_good_callers(start, stand_ins):
     """Rounds of good callers: quiet, beside a flood that the gate refuses, and beside the same flood to a listener
     that refuses without the gate. What the machine does meanwhile falls on all three; where the load programs
     share Envoy's cores, the third says what of the flood is theirs."""
     port = free_port()
-
-    def edit(config):
-        answer_directly(config)
-        add_refusing_listener(config, port)
-
-    policy = shipped_policy(stand_ins, apps=[], log={"requests": False})
-    gateway = start_gateway(stand_ins, policy, edit=edit)
+    gateway = start(stand_ins, refusing=port)
     good = [request(token) for token in stand_ins.entra.mint_many(100, new_app())]
     forged = [request(token) for token in stand_ins.entra.mint_many(50, new_app(), key="foreign")]
     garbage = [request("garbage.garbage.garbage"), request("x" * 3_000), *forged]
@@ -105,18 +106,12 @@ def test_r7_a_flood_of_garbage_does_not_slow_good_callers(start_gateway, stand_i
     assert beside_bare, p99
 
 
-def test_r10_a_flood_of_unknown_kids_makes_no_flood_of_fetches(start_gateway, own_stand_ins):
+def test_r10_a_flood_of_unknown_kids_makes_no_flood_of_fetches(start, own_stand_ins):
     """Good callers alone, beside the flood, and beside the same flood to a listener that refuses without the gate."""
     port = free_port()
-
-    def edit(config):
-        answer_directly(config)
-        add_refusing_listener(config, port)
-
-    policy = shipped_policy(own_stand_ins, apps=[], log={"requests": False})
-    refresh = {**policy["issuers"][0]["refresh"], "at_most_every": f"{KIDS_FLOOR}s"}
-    policy["issuers"] = [{**policy["issuers"][0], "refresh": refresh}]
-    gateway = start_gateway(own_stand_ins, policy, edit=edit)
+    issuer = shipped_policy(own_stand_ins)["issuers"][0]
+    issuer["refresh"]["at_most_every"] = f"{KIDS_FLOOR}s"
+    gateway = start(own_stand_ins, refusing=port, issuers=[issuer])
     entra = own_stand_ins.entra
     good, unknown = [request(entra.mint(new_app()))], unknown_kids(entra.mint(), KIDS)
     send(gateway, good, count=100)
@@ -196,10 +191,10 @@ def test_r8_r9_applications_and_tokens_without_number(start, stand_ins):
 
 
 def memory_stays_flat_over_a_million(gateway, batches: list[list[str]], sent: int) -> None:
-    memory, answers = Memory(gateway.pid), Counter()
-    before = sent
-    while sent < REQUESTS:
-        batch = batches[len(answers) and sent // BATCH % len(batches)]
+    memory, answers, before = Memory(gateway.pid), Counter(), sent
+    for batch in itertools.cycle(batches):
+        if sent >= REQUESTS:
+            break
         answers += send(gateway, batch, count=len(batch)).of()
         sent += len(batch)
         if sent >= SETTLED:

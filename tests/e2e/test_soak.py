@@ -5,14 +5,13 @@ import datetime
 import os
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from .harness import Gateway
 from .harness.figures import figure
 from .harness.load import Load, Memory, Report
-from .harness.processes import wait_until
+from .harness.processes import cpu, wait_until
 from .harness.traffic import APPS, BOUNDED, MODEL_IN_BODY, SHARED, WINDOW_CALLS, WINDOW_SECONDS, Traffic, total
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", 120))
@@ -45,7 +44,7 @@ class Soak:
     def run(self) -> None:
         requests = self.traffic.requests()
         before = self.stand_ins.openai.count()
-        began, used = time.monotonic(), cpu_seconds(self.gateway.pid)
+        began, used = time.monotonic(), cpu(self.gateway.pid)
         for leg in range(LEGS):
             load = Load(self.gateway, requests, seconds=SECONDS / LEGS, rate=RATE, connections=CONNECTIONS)
             while load.is_running():
@@ -53,7 +52,7 @@ class Soak:
                 if leg > 0:
                     self.memory.sample(time.monotonic() - began)
             self.reports.append(load.report())
-        self.busy = (cpu_seconds(self.gateway.pid) - used) / (time.monotonic() - began)
+        self.busy = (cpu(self.gateway.pid) - used) / 1e9 / (time.monotonic() - began)
         wait_until(lambda: not self.in_flight(), 10, "no request is in flight")
         self.passed_on = self.stand_ins.openai.count() - before
         self.expected = self.traffic.expected(self.reports)
@@ -91,12 +90,6 @@ class Soak:
             # What Envoy refused itself.
             if line["outcome"]
         )
-
-
-def cpu_seconds(process_id: int) -> float:
-    """What a process has used of its cores, in both modes."""
-    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def app_label(app: str | None) -> str:

@@ -18,9 +18,9 @@ CHAT_PATH = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"
 CHAT_BODY = json.dumps({"messages": [{"role": "user", "content": "Hello"}]}).encode()
 JSON_TYPE = ("content-type", "application/json")
 
-# What a log must never hold: Rust's, V8's and Envoy's words for what has died.
-# What would move a terminal's cursor or forge a line.
+# What a log must never hold: what would move a terminal's cursor or forge a line,
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+# and Rust's, V8's and Envoy's words for what has died.
 SIGNS_OF_DEATH = (
     "panicked",
     "Function: proxy_",

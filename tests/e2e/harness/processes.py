@@ -70,6 +70,17 @@ def exit_on_signals() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def cpu(pid: int) -> int:
+    """Nanoseconds that the process' threads were on a CPU."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            total += int((task / "schedstat").read_text().split()[0])
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return total
+
+
 def wait_until(condition, timeout: float, what: str, every: float = 0.02):
     """The first true value of `condition`, or TimeoutError."""
     deadline = time.monotonic() + timeout
