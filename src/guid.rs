@@ -41,6 +41,20 @@ impl Guid {
     }
 }
 
+/// Whether two texts are equal, or the same GUID in letters of another case.
+#[must_use]
+// Every request compares its audience, which is equal as a rule.
+#[inline(always)]
+pub fn same_text(one: &str, other: &str) -> bool {
+    one == other || same_guid(one, other)
+}
+
+#[cold]
+#[inline(never)]
+fn same_guid(one: &str, other: &str) -> bool {
+    Guid::parse(one).is_some_and(|guid| Guid::parse(other) == Some(guid))
+}
+
 /// Reads so many digits from the front.
 fn group<const DIGITS: usize>(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (digits, rest) = bytes.split_first_chunk::<DIGITS>()?;
@@ -121,6 +135,21 @@ mod tests {
             assert_eq!(value < 16, digit.is_some(), "{byte}");
             assert!(digit.is_none_or(|digit| digit == value), "{byte}");
         }
+    }
+
+    #[test]
+    fn texts_are_the_same_as_texts_or_as_guids() {
+        const ID: &str = "aaaaaaaa-0000-1111-2222-00000000000f";
+        let other = ID.replace("00f", "00e");
+        assert!(same_text(ID, ID));
+        assert!(same_text("api://a", "api://a"));
+        assert!(same_text(ID, &ID.to_uppercase()));
+        assert!(same_text(&ID.to_uppercase(), ID));
+        assert!(!same_text(ID, &other));
+        assert!(!same_text("api://a", "api://A"));
+        assert!(!same_text("api://a", "api://b"));
+        assert!(!same_text(ID, "api://a"));
+        assert!(!same_text("api://a", ID));
     }
 
     #[test]

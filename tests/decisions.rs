@@ -405,6 +405,34 @@ fn required_claims_are_matched() {
     }
 }
 
+/// As written in one place and copied to another: in an audience, in a value of a claim, alone or among others.
+#[test]
+fn guids_compare_without_case() {
+    const ID: &str = "aaaaaaaa-0000-0000-0000-00000000000a";
+    let mut document = policy(&json!({}));
+    document["issuers"][0]["audiences"] = json!([ID.to_uppercase(), "api://a"]);
+    document["issuers"][0]["required_claims"] =
+        json!([{ "name": "groups", "values": [ID.to_uppercase(), "Readers"] }]);
+    let mut bench = Bench::new(&document);
+    let list = format!("Readers {ID}");
+    for (aud, groups, expected) in [
+        (ID, json!([ID, "Readers"]), None),
+        (ID, json!(list), None),
+        ("api://a", json!([ID.to_uppercase(), "Readers"]), None),
+        ("api://A", json!(list), Some(TokenAudienceNotAllowed)),
+        (ID, json!([ID, "readers"]), Some(TokenClaimValueNotAllowed)),
+        (ID, json!(["Readers"]), Some(TokenClaimValueNotAllowed)),
+        (
+            ID,
+            json!(format!("Readers,{ID}")),
+            Some(TokenClaimValueNotAllowed),
+        ),
+    ] {
+        let claims = with(v1_claims(), &json!({ "aud": aud, "groups": groups }));
+        assert_eq!(bench.code(&SIGNER.token(&claims)), expected, "{claims}");
+    }
+}
+
 /// C8: a policy can ask for applications that prove who they are, and leave out users and public clients.
 #[test]
 fn users_and_public_clients_can_be_left_out() {

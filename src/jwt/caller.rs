@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::{Claims, Version};
+use crate::guid::same_text;
 use crate::json::Value;
 use crate::policy::{ClaimMatch, Issuer, RequiredClaim, Tenant};
 
@@ -80,7 +81,10 @@ fn check_time(claims: &Claims, issuer: &Issuer, now: i64) -> Result<(), ClaimRef
 fn check_audience(claims: &Claims, issuer: &Issuer) -> Result<(), ClaimRefusal> {
     let accepted = claims.aud.iter().any(|audience| {
         let audience = audience.strip_suffix('/').unwrap_or(audience);
-        issuer.audiences.iter().any(|wanted| wanted == audience)
+        issuer
+            .audiences
+            .iter()
+            .any(|wanted| same_text(wanted, audience))
     });
     if accepted {
         Ok(())
@@ -128,8 +132,12 @@ fn check_required(claims: &Claims, required: &RequiredClaim) -> Result<(), Claim
 /// or as the whole of either.
 fn holds(claim: &Value<'_>, wanted: &str, separator: &str) -> bool {
     match claim {
-        Value::String(text) => text == wanted || text.split(separator).any(|part| part == wanted),
-        Value::Array(values) => values.iter().any(|value| value.as_str() == Some(wanted)),
+        Value::String(text) => {
+            same_text(wanted, text) || text.split(separator).any(|part| same_text(wanted, part))
+        }
+        Value::Array(values) => values
+            .iter()
+            .any(|value| value.as_str().is_some_and(|text| same_text(wanted, text))),
         Value::Bool(value) => wanted == if *value { "true" } else { "false" },
         Value::Number(number) => number.to_string() == wanted,
         Value::Null | Value::Object(_) => false,

@@ -678,6 +678,7 @@ def test_required_claims(start_gateway, stand_ins):
         {"name": "roles", "values": ["Caller", "Admin"], "match": "any"},
         {"name": "scp", "values": ["a", "b"]},
     ]
+    policy["issuers"][0]["audiences"] += [APP_OTHER.upper()]
     gateway = start_gateway(stand_ins, policy)
 
     def verdict(**members):
@@ -685,6 +686,7 @@ def test_required_claims(start_gateway, stand_ins):
 
     assert verdict(roles=["Caller"], scp="b a c") == PASSES
     assert verdict(roles="Admin", scp=["a", "b"]) == PASSES
+    assert verdict(roles="Admin", scp=["a", "b"], aud=APP_OTHER) == PASSES
     assert verdict(roles=["Caller"]) == CLAIM_MISSING
     assert verdict(roles=["Caller"], scp="a") == CLAIM_VALUE
     assert verdict(roles=["Other"], scp="a b") == CLAIM_VALUE
