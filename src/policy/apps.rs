@@ -37,7 +37,7 @@ static DEFAULT_APP: Shape = Shape {
 /// Names and the paths where they are given.
 type Names = HashMap<String, String>;
 
-pub(super) fn apps(policy: &Members<'_>, roles: &Read<Definitions>) -> Read<Apps> {
+pub(super) fn apps(policy: &Members<'_>, roles: &Definitions) -> Read<Apps> {
     let mut by_id = HashMap::new();
     let mut names = Names::new();
     let listed = policy.or("apps", Vec::new(), |node| {
@@ -74,7 +74,7 @@ pub(super) fn apps(policy: &Members<'_>, roles: &Read<Definitions>) -> Read<Apps
 fn listed_app(
     node: &Node<'_>,
     index: usize,
-    roles: &Read<Definitions>,
+    roles: &Definitions,
     by_id: &mut HashMap<Guid, usize>,
     names: &mut Names,
 ) -> Read<App> {
@@ -101,7 +101,7 @@ fn listed_app(
     })
 }
 
-fn default_app(node: &Node<'_>, roles: &Read<Definitions>, names: &mut Names) -> Read<App> {
+fn default_app(node: &Node<'_>, roles: &Definitions, names: &mut Names) -> Read<App> {
     let members = node.members(&DEFAULT_APP)?;
     let name = members.optional("name", |node| unique_name(node, names));
     let access = access(&members);

@@ -67,7 +67,7 @@ fn read_policy(root: &Node<'_>) -> Read<Policy> {
     let members = root.members(&POLICY)?;
     let issuers = members.required("issuers", &at_least(), issuers);
     let api_keys = api_keys(&members);
-    let roles = definitions(&members);
+    let (roles, defined) = definitions(&members);
     let apps = apps(&members, &roles);
     let public_paths = members.or("public_paths", Vec::new(), |node| {
         node.list("[\"/status\"]", path_pattern)
@@ -78,7 +78,7 @@ fn read_policy(root: &Node<'_>) -> Read<Policy> {
     let mode = mode(&members);
     let usage = usage(&members, &apps);
     let log = log(&members);
-    roles?;
+    defined?;
     Ok(Policy {
         issuers: issuers?,
         api_keys: api_keys?,

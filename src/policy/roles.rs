@@ -179,13 +179,12 @@ impl Definition {
     }
 }
 
-/// The roles of a policy: the built-in ones, and those under `roles`.
-pub(super) fn definitions(policy: &Members<'_>) -> Read<Definitions> {
+/// The roles of a policy: the built-in ones, and those under `roles`. One whose error was noted is
+/// among them by its name, so that others' mistakes with names are told too.
+pub(super) fn definitions(policy: &Members<'_>) -> (Definitions, Read<()>) {
     let mut definitions = Definitions::built_in();
-    if let Some(node) = policy.get("roles") {
-        read_all(&node, &mut definitions)?;
-    }
-    Ok(definitions)
+    let read = policy.or("roles", (), |node| read_all(node, &mut definitions));
+    (definitions, read)
 }
 
 fn read_all(node: &Node<'_>, definitions: &mut Definitions) -> Read<()> {
@@ -226,17 +225,22 @@ fn named(name: &str, node: &Node<'_>, definitions: &mut Definitions) -> Read<()>
         let remedy = "put Azure's roles in an array, without names of your own";
         return Err(node.note("is a role in Azure's own form", remedy));
     }
-    let named = role_name(name, node);
-    let members = node.members(&SHORT)?;
     let mut role = Lists::default();
+    let lists = short_lists(node, &mut role);
+    role_name(name, node)?;
+    definitions.define(name, None, role.permissions(), node)?;
+    lists
+}
+
+fn short_lists(node: &Node<'_>, role: &mut Lists) -> Read<()> {
+    let members = node.members(&SHORT)?;
     let granted = members.required("data_actions", "add the actions to grant", |node| {
         actions(node, &mut role.granted, Strictness::Known)
     });
     let withheld = members.or("not_data_actions", (), |node| {
         actions(node, &mut role.withheld, Strictness::Known)
     });
-    named.and(granted).and(withheld)?;
-    definitions.define(name, None, role.permissions(), node)
+    granted.and(withheld)
 }
 
 /// A role in Azure's own form, as the command line or as Azure Resource Manager writes it.
@@ -259,8 +263,9 @@ fn azure(node: &Node<'_>, definitions: &mut Definitions) -> Read<()> {
         let name = node.string("Chat only")?;
         role_name(name, node).map(|()| name.to_owned())
     });
+    definitions.define(&name?, id.unwrap_or(None), role.permissions(), node)?;
     permissions?;
-    definitions.define(&name?, id?, role.permissions(), node)
+    id.map(drop)
 }
 
 fn permission(node: &Node<'_>, role: &mut Lists) -> Read<()> {
@@ -382,12 +387,10 @@ fn meant_action(text: &str) -> String {
 }
 
 /// The roles of an application, as one set of permissions.
-pub(super) fn of_app(node: &Node<'_>, definitions: &Read<Definitions>) -> Read<Permissions> {
+pub(super) fn of_app(node: &Node<'_>, definitions: &Definitions) -> Read<Permissions> {
     let mut permissions = Permissions::default();
     let roles = node.filled_list(OF_APP, MAX_ROLES_OF_APP, |role| {
         let name = role.string("Cognitive Services OpenAI User")?;
-        // Where the definitions are wrong, a role that is missing may be one of them.
-        let definitions = definitions.as_ref().map_err(|noted| *noted)?;
         let Some(found) = definitions.find(name) else {
             let problem = format!("{} is not a role", quoted(name));
             return Err(role.note(problem, meant_role(name, definitions)));

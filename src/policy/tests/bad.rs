@@ -687,11 +687,24 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
         r#""roles": {"Chat only": {"data_actions": []}}, "default_app": {"roles": ["Chat olny"]}"#,
         &[r#"default_app.roles[0]: "Chat olny" is not a role; did you mean "Chat only"?"#],
     ),
-    // Where definitions are wrong, a missing role is not an error of its own.
+    // A role whose definition is wrong is there all the same, and others that are not are told.
     (
         top,
-        r#""roles": {"Chat only": {}}, "default_app": {"roles": ["Chat only", "Other"]}"#,
-        &[r#"roles["Chat only"].data_actions: is missing; add the actions to grant"#],
+        r#""roles": {"Chat only": {}, "Chat": 1}, "default_app": {"roles": ["Chat only", "Chat", "Chat olny"]}"#,
+        &[
+            r#"roles["Chat only"].data_actions: is missing; add the actions to grant"#,
+            r#"roles.Chat: expected an object such as {"data_actions": ["Microsoft.CognitiveServices/accounts/OpenAI/*/read"]}, found a number"#,
+            r#"default_app.roles[2]: "Chat olny" is not a role; did you mean "Chat only"?"#,
+        ],
+    ),
+    (
+        top,
+        r#""roles": [{"roleName": "Chat only", "name": "1", "permissions": []}, {"roleName": "Files"}], "default_app": {"roles": ["Chat only", "Files", "File"]}"#,
+        &[
+            r#"roles[0].name: "1" is not a GUID; write the role's id there, and its name under roleName"#,
+            "roles[1].permissions: is missing; add Azure's permissions",
+            r#"default_app.roles[2]: "File" is not a role; did you mean "Files"?"#,
+        ],
     ),
     // Definitions of roles.
     (
