@@ -7,7 +7,7 @@ use super::{AnswerFormat, FilterStateField, Log, Response, Responses};
 /// Longest message, in characters.
 const MAX_MESSAGE: usize = 500;
 
-/// Fields of the filter state that belong to parts that do not exist yet.
+/// Fields of the filter state by their names.
 const FIELDS: [(&str, FilterStateField); 11] = [
     ("outcome", FilterStateField::Outcome),
     ("code", FilterStateField::Code),
@@ -50,15 +50,7 @@ static LOG: Shape = Shape {
 
 pub(super) fn responses(policy: &Members<'_>) -> Read<Responses> {
     let Some(node) = policy.get("responses") else {
-        return Ok(Responses {
-            format: AnswerFormat::OpenAi,
-            unauthenticated: default_response(401),
-            api_key: default_response(403),
-            forbidden: default_response(403),
-            limited: default_response(429),
-            quota: default_response(429),
-            unavailable: default_response(503),
-        });
+        return Ok(Responses::default());
     };
     let members = node.members(&RESPONSES)?;
     let format = members.or("format", AnswerFormat::OpenAi, |node| {
@@ -82,6 +74,20 @@ pub(super) fn responses(policy: &Members<'_>) -> Read<Responses> {
         quota: quota?,
         unavailable: unavailable?,
     })
+}
+
+impl Default for Responses {
+    fn default() -> Self {
+        Self {
+            format: AnswerFormat::OpenAi,
+            unauthenticated: default_response(401),
+            api_key: default_response(403),
+            forbidden: default_response(403),
+            limited: default_response(429),
+            quota: default_response(429),
+            unavailable: default_response(503),
+        }
+    }
 }
 
 fn default_response(status: u16) -> Response {

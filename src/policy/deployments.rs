@@ -17,15 +17,11 @@ pub(super) fn deployments(node: &Node<'_>) -> Read<Deployments> {
 
 fn pattern(node: &Node<'_>) -> Read<Pattern> {
     let text = node.string("gpt-4o")?;
-    if text == "*" {
-        let remedy = "leave deployments out to allow them all";
-        return Err(node.note("names every deployment", remedy));
-    }
     let (name, is_prefix) = match text.strip_suffix('*') {
         Some(prefix) => (prefix, true),
         None => (text, false),
     };
-    if !is_deployment(name) {
+    if !(is_deployment(name) || is_prefix && name.is_empty()) {
         let problem = format!("{} is not the name of a deployment", quoted(text));
         let remedy = "write up to 64 letters, digits, dots, hyphens and underscores; \
                       * stands only at the end";

@@ -1,6 +1,6 @@
 //! Where an issuer's keys come from: `openid_config`, `jwks_uri` or `jwks`.
 
-use super::reader::{Members, Node, Noted, Read, Shape, foreign};
+use super::reader::{Members, Node, Read, Shape, foreign};
 use super::time::{DAY, HOUR, MINUTE, SECOND, Span, duration};
 use super::wording::quoted;
 use super::{FetchStart, KeyFetch, KeySource, Refresh, Tenant};
@@ -43,17 +43,20 @@ const JWK_SET: &str = r#"{"keys": [{"kty": "RSA", "kid": "...", "n": "...", "e":
 
 pub(super) fn key_source(members: &Members<'_>, tenant: &Read<Option<Tenant>>) -> Read<KeySource> {
     let single = single_source(members);
+    let cluster = |node: &Node<'_>| node.text("entra").map(str::to_owned);
     if members.has("jwks") {
+        // What would fetch them has no effect, and may stay while they are tried out.
         let keys = members.required("jwks", JWK_SET, key_set);
-        single?;
-        nothing_fetched(members)?;
+        let cluster = members.optional("cluster", cluster);
+        let refresh = members.optional("refresh", refresh);
+        single.and(cluster).and(refresh)?;
         return Ok(KeySource::Inline(keys?));
     }
     let start = fetch_start(members, tenant);
     let cluster = members.required(
         "cluster",
         "add the gateway's cluster that reaches the host of the keys, such as \"entra\"",
-        |node| node.text("entra").map(str::to_owned),
+        cluster,
     );
     let refresh = members.or("refresh", DEFAULTS, refresh);
     single?;
@@ -71,21 +74,6 @@ fn single_source(members: &Members<'_>) -> Read<()> {
     }
     let problem = format!("takes its keys from {}", given.join(" and "));
     Err(members.node().note(problem, "keep one of them"))
-}
-
-/// Timing and cluster beside inline keys show that something else was meant.
-fn nothing_fetched(members: &Members<'_>) -> Read<()> {
-    let notes: Vec<Noted> = ["cluster", "refresh"]
-        .into_iter()
-        .filter_map(|key| members.get(key))
-        .map(|node| {
-            node.note(
-                "has no effect: nothing is fetched with jwks",
-                "leave it out",
-            )
-        })
-        .collect();
-    notes.first().map_or(Ok(()), |noted| Err(*noted))
 }
 
 /// A JWK Set, as an object or as the text of one.

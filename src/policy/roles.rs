@@ -145,6 +145,15 @@ impl Definitions {
         permissions: Permissions,
         at: &Node<'_>,
     ) -> Read<()> {
+        let own = self.0.iter_mut().find(|role| {
+            // What Azure lists has the built-in roles, too, as they are now.
+            role.path.is_none() && role.id == id && role.name.eq_ignore_ascii_case(name)
+        });
+        if let Some(built_in) = own {
+            built_in.permissions = permissions;
+            built_in.path = Some(at.path());
+            return Ok(());
+        }
         if let Some(first) = self.by_name(name) {
             return Err(first.note_taken("name", name, at));
         }

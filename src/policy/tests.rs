@@ -411,6 +411,14 @@ fn issuers_other_than_entra() {
 }
 
 #[test]
+fn what_would_fetch_keys_may_stand_beside_keys() {
+    let policy = parse(&source(
+        r#""issuers": ["https://a/"], "jwks": KEYS, "cluster": "entra", "refresh": {"every": "1h"}"#,
+    ));
+    assert!(matches!(policy.issuers[0].keys, KeySource::Inline(_)));
+}
+
+#[test]
 fn an_issuer_is_named_by_its_first_value() {
     let policy = source(r#""issuers": ["https://a/", "https://b/"], "jwks": KEYS"#);
     assert_eq!(one_issuer(&policy).name, "https://a/");
@@ -992,6 +1000,40 @@ fn built_in_roles_by_name_and_by_id() {
     );
 }
 
+/// `az role definition list` writes the built-in roles too, as they are at that moment.
+#[test]
+fn a_built_in_role_may_stand_among_azures() {
+    let built_in = |name: &str, id: &str| {
+        format!(
+            r#"[{{"roleName": "{name}", "name": "{id}", "roleType": "BuiltInRole", "permissions": [
+                {{"dataActions": ["Microsoft.CognitiveServices/accounts/OpenAI/files/write"]}}]}}]"#
+        )
+    };
+    let id = "5E0BD9BD-7b93-4f28-af87-19fc36ad61bd";
+    let listed = built_in("Cognitive Services OpenAI user", id);
+    for name in [
+        r#"["Cognitive Services OpenAI User"]"#,
+        &format!(r#"["{id}"]"#),
+    ] {
+        let user = permissions(&listed, name);
+        assert!(user.grant(Action::FilesWrite) && !user.grant(Action::ChatCompletions));
+    }
+    // It is not one by its name alone, or by its id, and stands there once.
+    let other = "5e0bd9bd-7b93-4f28-af87-19fc36ad61be";
+    let role = listed.trim_matches(['[', ']']);
+    for (roles, said) in [
+        (
+            built_in("Cognitive Services OpenAI User", other),
+            "the name",
+        ),
+        (built_in("OpenAI User", id), "the id"),
+        (format!("[{role},{role}]"), "is taken by roles[0]"),
+    ] {
+        let errors = errors(&top(&format!(r#""roles": {roles}"#)));
+        assert!(errors.contains(said), "{errors}");
+    }
+}
+
 #[test]
 fn an_application_has_the_union_of_its_roles() {
     // The own role withholds deleting; another role may still grant it.
@@ -1046,6 +1088,9 @@ fn deployments_by_name_and_by_prefix() {
     for name in ["", "gpt-4", "gpt-4o-mini", "text", "tex", "ab", "*"] {
         assert!(!deployments.include(name), "{name}");
     }
+    let every = parse(&app(r#""deployments": ["*"]"#));
+    let deployments = every.apps.listed[0].deployments.as_ref().unwrap();
+    assert!(deployments.include("gpt-4o") && deployments.include("a"));
     let policy = parse(&top(
         r#""default_app": {"deployments": ["x"], "roles": ["Cognitive Services User"]}"#,
     ));

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::common::{APP, AUDIENCE, TENANT};
+use crate::common::{APP, AUDIENCE, SIGNER, TENANT};
 use crate::run::{command, file, in_repository, tollgate, with_input};
 
 const OTHER: &str = "bbbbbbbb-0000-0000-0000-000000000002";
@@ -328,6 +328,14 @@ fn what_is_unwise_is_a_warning_and_with_strict_an_error() {
         (
             json!({ "api_keys": { "headers": [] } }),
             "keys in the header \"api-key\"",
+        ),
+        (
+            issuer(json!({ "jwks": { "keys": [SIGNER.jwk()] } })),
+            "issuers[0].cluster: has no effect: nothing is fetched with jwks",
+        ),
+        (
+            json!({ "default_app": { "deployments": ["*"], "limits": [{ "calls": 1, "per": "1s" }] } }),
+            "default_app.deployments: names every deployment",
         ),
     ] {
         let path = file("unwise.json", &good(&policy));

@@ -318,10 +318,10 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
     ),
     (
         source,
-        r#""issuers": ["https://a/"], "jwks": KEYS, "cluster": "entra", "refresh": {}"#,
+        r#""issuers": ["https://a/"], "jwks": KEYS, "cluster": "", "refresh": {"every": 1}"#,
         &[
-            "issuers[0].cluster: has no effect: nothing is fetched with jwks; leave it out",
-            "issuers[0].refresh: has no effect: nothing is fetched with jwks; leave it out",
+            r#"issuers[0].cluster: is empty; write a string such as "entra""#,
+            r#"issuers[0].refresh.every: the number 1 has no unit; write it in quotes with its unit, such as "1s""#,
         ],
     ),
     (
@@ -808,7 +808,6 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
         app,
         r#""deployments": ["gpt-4o", "*", "gpt*4", "a b", "", 4, "**"]"#,
         &[
-            "apps[0].deployments[1]: names every deployment; leave deployments out to allow them all",
             r#"apps[0].deployments[2]: "gpt*4" is not the name of a deployment; write up to 64 letters, digits, dots, hyphens and underscores; * stands only at the end"#,
             r#"apps[0].deployments[3]: "a b" is not the name of a deployment; write up to 64 letters, digits, dots, hyphens and underscores; * stands only at the end"#,
             r#"apps[0].deployments[4]: "" is not the name of a deployment; write up to 64 letters, digits, dots, hyphens and underscores; * stands only at the end"#,

@@ -68,7 +68,7 @@ fn definitions() -> Vec<(&'static str, Value)> {
     let duration = form("^[0-9]+(ms|s|m|h)$");
     let header = form("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$");
     let deployments = filled_list(
-        &form(r"^([A-Za-z0-9._-]{1,64}|[A-Za-z0-9._-]{1,63}\*)$"),
+        &form(r"^([A-Za-z0-9._-]{1,64}|[A-Za-z0-9._-]{0,63}\*)$"),
         1000,
     );
     let public_path = json!({
@@ -284,8 +284,6 @@ fn between_members(defined: &mut [(&'static str, Value)]) {
                 forbid(&["openid_config", "jwks_uri"]),
                 forbid(&["openid_config", "jwks"]),
                 forbid(&["jwks_uri", "jwks"]),
-                forbid(&["jwks", "cluster"]),
-                forbid(&["jwks", "refresh"]),
             ]),
         ),
         (

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use serde_json::Value;
 use tollgate::policy::{Access, ApiKeyAction, App, FetchStart, KeySource, Mode, Pattern, Policy};
 use tollgate::telling::{NO_APP, UNLISTED, label_value};
 use tollgate::url::Scheme;
@@ -38,6 +39,7 @@ pub(super) fn warnings(embedded: &Embedded, policy: &Policy) -> Vec<Finding> {
         findings.push(embedded.finding(Severity::Warning, path, problem, remedy));
     };
     issuers(policy, &mut warn);
+    without_effect(embedded, policy, &mut warn);
     limits(policy, &mut warn);
     labels(policy, &mut warn);
     public_paths(policy, &mut warn);
@@ -81,6 +83,42 @@ fn issuers(policy: &Policy, warn: Warn<'_>) {
                     "keys are fetched without TLS: whoever stands between can sign tokens";
                 warn(&at(member), problem, "write an https address");
             }
+        }
+    }
+}
+
+/// What stands in the text and is not in the policy.
+fn without_effect(embedded: &Embedded, policy: &Policy, warn: Warn<'_>) {
+    let text: Value = serde_json::from_str(&embedded.configuration).unwrap_or_default();
+    for (index, issuer) in policy.issuers.iter().enumerate() {
+        if !matches!(issuer.keys, KeySource::Inline(_)) {
+            continue;
+        }
+        for member in ["cluster", "refresh"] {
+            if text
+                .pointer(&format!("/issuers/{index}/{member}"))
+                .is_some()
+            {
+                let problem = "has no effect: nothing is fetched with jwks";
+                let path = format!("issuers[{index}].{member}");
+                warn(&path, problem, "leave it out, or write jwks_uri");
+            }
+        }
+    }
+    let apps = policy.apps.listed.iter().enumerate();
+    let listed = apps.map(|(index, app)| (format!("apps[{index}].deployments"), app));
+    for (path, app) in listed.chain([(
+        "default_app.deployments".to_owned(),
+        &policy.apps.default_app,
+    )]) {
+        if app
+            .deployments
+            .as_ref()
+            .is_some_and(|deployments| deployments.include(""))
+        {
+            let problem = "names every deployment";
+            let remedy = "leave it out: whose deployment cannot be seen is refused with it";
+            warn(&path, problem, remedy);
         }
     }
 }
