@@ -288,11 +288,11 @@ impl FetchedKeys {
         self.set.is_some() && self.schedule.usable(now.millis(), &self.fetch.refresh)
     }
 
-    /// How long a request may wait for this issuer's keys, in milliseconds: as long as a fetch may
-    /// take, which is two callouts.
+    /// How long a request may wait for this issuer's keys, in milliseconds: as long as the provider may
+    /// take for an answer.
     #[must_use]
     pub fn patience(&self) -> u64 {
-        self.fetch.refresh.timeout.saturating_mul(2)
+        self.fetch.refresh.timeout
     }
 
     fn lookup(&mut self, kid: &str, now: u64) -> Lookup<'_> {
