@@ -27,19 +27,29 @@ impl HeaderChanges {
         if !policy.forward.authorization {
             changes.remove.push(b"authorization".to_vec());
         }
-        if policy.api_keys.action == ApiKeyAction::Strip {
-            changes
-                .remove
-                .extend(head.key_headers.iter().map(|name| name.to_vec()));
-            if head.key_in_query {
-                let path = head.path_without_keys(&policy.api_keys.query);
-                changes.set.push((":path".to_owned(), path));
-            }
-            if let Some(protocols) = &head.key_protocols {
-                changes.set_or_remove("sec-websocket-protocol", protocols_without_keys(protocols));
-            }
+        if head.token_in_query || policy.api_keys.action == ApiKeyAction::Strip {
+            changes.strip(head, policy);
         }
         changes
+    }
+
+    /// Takes out what is no credential here: tokens in the query, and keys where the policy strips them.
+    #[cold]
+    #[inline(never)]
+    fn strip(&mut self, head: &RequestHead<'_>, policy: &Policy) {
+        let strips = policy.api_keys.action == ApiKeyAction::Strip;
+        if head.token_in_query || head.key_in_query {
+            let keys: &[String] = if strips { &policy.api_keys.query } else { &[] };
+            self.set.push((":path".to_owned(), head.path_without(keys)));
+        }
+        if !strips {
+            return;
+        }
+        self.remove
+            .extend(head.key_headers.iter().map(|name| name.to_vec()));
+        if let Some(protocols) = &head.key_protocols {
+            self.set_or_remove("sec-websocket-protocol", protocols_without_keys(protocols));
+        }
     }
 
     /// Adds what a caller's request gains and loses.

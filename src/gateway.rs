@@ -15,7 +15,8 @@ use crate::crypto::Crypto;
 use crate::forward::HeaderChanges;
 use crate::guid::Guid;
 use crate::jwt::{
-    self, Algorithm, CachedToken, Caller, Claims, Jws, TokenCache, UntrustedToken, VerifyError,
+    self, Algorithm, CachedToken, Caller, Claims, Jws, TokenCache, UntrustedToken, Verified,
+    VerifyError,
 };
 use crate::keys::{Answer, FetchOutcome, IssuerKeys, Lookup, NextCall, Progress};
 use crate::limits::{
@@ -431,12 +432,16 @@ impl Gateway {
         }
         let jws = Jws::parse(token).map_err(Refusal::Token)?;
         let untrusted = UntrustedToken::read(&jws).map_err(Refusal::Token)?;
+        let algorithm = find_algorithm(&untrusted, &policy)?;
         let (index, issuer) = find_issuer(&untrusted, &policy)?;
-        let algorithm = check_header(&untrusted, issuer)?;
-        let claims = self.verify(&untrusted, algorithm, index, issuer, now, store)?;
-        let claims = Rc::new(claims);
-        *known = Some(Rc::clone(&claims));
-        let caller = Caller::admit(&claims, issuer, now.seconds()).map_err(Refusal::Claims)?;
+        check_header(&untrusted, algorithm, issuer)?;
+        let verified = self.verify(&untrusted, algorithm, index, issuer, now, store)?;
+        let claims = Rc::new(verified.claims);
+        if verified.fault.is_none() {
+            *known = Some(Rc::clone(&claims));
+        }
+        let caller = Caller::admit_first(&claims, verified.fault, issuer, now.seconds())
+            .map_err(Refusal::Claims)?;
         self.cache.keep(token, index, claims);
         Ok(caller)
     }
@@ -450,7 +455,7 @@ impl Gateway {
         issuer: &Issuer,
         now: Time,
         store: &dyn SharedStore,
-    ) -> Result<Claims, Stop> {
+    ) -> Result<Verified, Stop> {
         let unavailable = Refusal::Keys { retry_in: 0 };
         let state = self.issuers.get_mut(index).ok_or(unavailable)?;
         // Another worker may have fetched what is missing here.
@@ -672,11 +677,14 @@ fn permit(
     operation: &Result<Operation<'_>, Unread>,
     head: &RequestHead<'_>,
 ) -> Result<(), Refusal> {
-    if app.roles.is_none() && app.deployments.is_none() {
-        return Ok(());
-    }
     let Ok(operation) = operation else {
-        return Err(Refusal::Permission { action: None });
+        // TRACE has the server send back what it got, and so the token (RFC 9110 section 9.3.8).
+        let is_free = app.roles.is_none() && app.deployments.is_none() && head.method != b"TRACE";
+        return if is_free {
+            Ok(())
+        } else {
+            Err(Refusal::Permission { action: None })
+        };
     };
     let action = operation.action;
     if app.roles.is_some_and(|roles| !roles.grant(action)) {
@@ -785,13 +793,27 @@ fn find_issuer<'p>(
         .ok_or(Refusal::Issuer)
 }
 
-fn check_header(token: &UntrustedToken<'_>, issuer: &Issuer) -> Result<Algorithm, Refusal> {
+/// The token's algorithm, if any issuer may use it.
+fn find_algorithm(token: &UntrustedToken<'_>, policy: &Policy) -> Result<Algorithm, Refusal> {
+    let mut issuers = policy.issuers.iter();
+    Algorithm::from_name(token.algorithm())
+        .filter(|algorithm| issuers.any(|issuer| issuer.algorithms.contains(algorithm)))
+        .ok_or(Refusal::Algorithm)
+}
+
+fn check_header(
+    token: &UntrustedToken<'_>,
+    algorithm: Algorithm,
+    issuer: &Issuer,
+) -> Result<(), Refusal> {
     token
         .check_type(issuer.tenant.is_some())
         .map_err(Refusal::Token)?;
-    Algorithm::from_name(token.algorithm())
-        .filter(|algorithm| issuer.algorithms.contains(algorithm))
-        .ok_or(Refusal::Algorithm)
+    if issuer.algorithms.contains(&algorithm) {
+        Ok(())
+    } else {
+        Err(Refusal::Algorithm)
+    }
 }
 
 /// Whether a key's own issuer is the token's. Entra publishes keys of several issuers in one set

@@ -9,6 +9,9 @@ use std::fmt;
 pub struct Guid(u128);
 
 impl Guid {
+    /// All zero, which nothing has for an id (RFC 9562 section 5.9).
+    pub const NIL: Self = Self(0);
+
     /// Reads `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -54,6 +54,8 @@ pub enum Refusal {
         /// Milliseconds until the provider is asked again.
         retry_in: u64,
     },
+    /// The host refused what the decision, or carrying it out, needs.
+    Host,
 }
 
 /// What a refusal is called outside.
@@ -95,6 +97,8 @@ pub enum Code {
     QuotaExceeded,
     /// 503
     KeysUnavailable,
+    /// 503
+    InternalError,
 }
 
 /// What became of a request, in a word.
@@ -130,7 +134,8 @@ impl Refusal {
             }
             Self::KeyNotFound => Code::TokenSignatureKeyNotFound,
             Self::Verify(VerifyError::Signature) => Code::TokenSignatureInvalid,
-            Self::Verify(VerifyError::Claim(error)) => match error {
+            Self::Verify(VerifyError::Claim(error))
+            | Self::Claims(ClaimRefusal::Application(error)) => match error {
                 ClaimError::Missing(_) => Code::TokenClaimNotFound,
                 ClaimError::Type(_) | ClaimError::Repeated(_) => Code::JwtInvalid,
                 ClaimError::Value(_) => Code::TokenClaimValueNotAllowed,
@@ -151,6 +156,7 @@ impl Refusal {
             },
             Self::Counters => Code::RateLimitExceeded,
             Self::Keys { .. } => Code::KeysUnavailable,
+            Self::Host => Code::InternalError,
         }
     }
 }
@@ -166,7 +172,8 @@ impl fmt::Display for Refusal {
             Self::KeyNotFound => formatter.write_str("kid is none of the issuer's keys"),
             Self::KeyOfAnother => formatter.write_str("the key belongs to another issuer"),
             Self::Verify(VerifyError::Signature) => formatter.write_str("the signature is wrong"),
-            Self::Verify(VerifyError::Claim(error)) => error.fmt(formatter),
+            Self::Verify(VerifyError::Claim(error))
+            | Self::Claims(ClaimRefusal::Application(error)) => error.fmt(formatter),
             Self::Claims(refusal) => write!(formatter, "{refusal:?}"),
             Self::ApiKey => formatter.write_str("the request carries an API key"),
             Self::App => formatter.write_str("the application may not call"),
@@ -194,13 +201,14 @@ impl fmt::Display for Refusal {
             Self::Keys { retry_in } => {
                 write!(formatter, "no usable keys; next try in {retry_in} ms")
             }
+            Self::Host => formatter.write_str("the host refused what this takes"),
         }
     }
 }
 
 impl Code {
     /// All codes.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::TokenNotPresent,
         Self::JwtInvalid,
         Self::TokenSignatureKeyNotFound,
@@ -219,6 +227,7 @@ impl Code {
         Self::TokenLimitExceeded,
         Self::QuotaExceeded,
         Self::KeysUnavailable,
+        Self::InternalError,
     ];
 
     /// The code's name.
@@ -243,6 +252,7 @@ impl Code {
             Self::TokenLimitExceeded => "TokenLimitExceeded",
             Self::QuotaExceeded => "QuotaExceeded",
             Self::KeysUnavailable => "KeysUnavailable",
+            Self::InternalError => "InternalError",
         }
     }
 
@@ -266,7 +276,7 @@ impl Code {
             }
             Self::RateLimitExceeded | Self::TokenLimitExceeded => Outcome::Limited,
             Self::QuotaExceeded => Outcome::Quota,
-            Self::KeysUnavailable => Outcome::Unavailable,
+            Self::KeysUnavailable | Self::InternalError => Outcome::Unavailable,
         }
     }
 
@@ -303,6 +313,7 @@ impl Code {
             Self::KeysUnavailable => {
                 "The signing keys of the identity provider are temporarily unavailable."
             }
+            Self::InternalError => "The gateway failed.",
         }
     }
 }
@@ -370,7 +381,7 @@ mod tests {
                 "AppNotAllowed" | "PermissionDenied" | "DeploymentNotAllowed" => Outcome::Forbidden,
                 "RateLimitExceeded" | "TokenLimitExceeded" => Outcome::Limited,
                 "QuotaExceeded" => Outcome::Quota,
-                "KeysUnavailable" => Outcome::Unavailable,
+                "KeysUnavailable" | "InternalError" => Outcome::Unavailable,
                 _ => Outcome::Unauthenticated,
             };
             assert_eq!(code.name(), format!("{code:?}"));
@@ -378,7 +389,7 @@ mod tests {
             assert!(code.message().ends_with('.'), "{code:?}");
             assert!(messages.insert(code.message()), "{code:?}");
         }
-        assert_eq!(messages.len(), 18);
+        assert_eq!(messages.len(), 19);
     }
 
     #[test]

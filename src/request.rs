@@ -26,6 +26,9 @@ const UPGRADE: &str = "upgrade";
 /// The subprotocol by which browsers hand OpenAI keys to WebSocket endpoints.
 const KEY_SUBPROTOCOL: &[u8] = b"openai-insecure-api-key.";
 
+/// The query parameter that holds a token (RFC 6750 section 2.3).
+const ACCESS_TOKEN: &str = "access_token";
+
 /// Header pairs in the host's own format (proxy-wasm ABI 0.2.1, "Header maps"): a count, the
 /// sizes of every name and value, then names and values, each ended by a zero byte. All
 /// integers are 32 bits, little-endian. Names and values are bytes, not text.
@@ -119,6 +122,8 @@ pub struct RequestHead<'a> {
     pub key_headers: Vec<&'a [u8]>,
     /// Whether the query holds an API key.
     pub key_in_query: bool,
+    /// Whether the query holds a token (RFC 6750 section 2.3), which is none of the ways to send one here.
+    pub token_in_query: bool,
     /// Values of `sec-websocket-protocol`, when one of them holds an API key.
     pub key_protocols: Option<Vec<&'a [u8]>>,
     /// Names of headers that callers must not send: identity headers and overrides.
@@ -170,9 +175,12 @@ impl<'a> RequestHead<'a> {
         if protocols.iter().any(|value| list_holds_key(value)) {
             head.key_protocols = Some(protocols);
         }
-        head.key_in_query = head
-            .query
-            .is_some_and(|query| query_holds(query, &policy.api_keys.query));
+        if let Some(query) = head.query {
+            for name in names(query) {
+                head.key_in_query |= is_key(name, &policy.api_keys.query);
+                head.token_in_query |= reads_as(name, ACCESS_TOKEN);
+            }
+        }
         head
     }
 
@@ -269,14 +277,16 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// `:path` without the query parameters that hold API keys.
+    /// `:path` without the query parameters that hold tokens, or API keys under one of these names.
     #[must_use]
-    pub fn path_without_keys(&self, names: &[String]) -> Vec<u8> {
+    pub fn path_without(&self, keys: &[String]) -> Vec<u8> {
         let kept: Vec<&[u8]> = self
             .query
             .unwrap_or_default()
             .split(|byte| *byte == b'&')
-            .filter(|pair| !query_holds(pair, names))
+            .filter(|part| {
+                !names(part).any(|name| reads_as(name, ACCESS_TOKEN) || is_key(name, keys))
+            })
             .collect();
         let mut path = self.path.to_vec();
         if !kept.is_empty() {
@@ -378,24 +388,26 @@ fn is_key_protocol(protocol: &[u8]) -> bool {
         .any(|(start, _)| start.eq_ignore_ascii_case(KEY_SUBPROTOCOL))
 }
 
-/// Whether a query has a parameter of one of these names, however the name is encoded. `;` and a second
-/// `?` separate too: some readers split there.
-fn query_holds(query: &[u8], names: &[String]) -> bool {
+/// The names of a query's parameters. `;` and a second `?` separate too: some readers split there.
+fn names(query: &[u8]) -> impl Iterator<Item = &[u8]> {
     query
         .split(|byte| matches!(byte, b'&' | b';' | b'?'))
-        .any(|pair| is_named(pair, names))
+        .map(|pair| pair.split(|byte| *byte == b'=').next().unwrap_or_default())
 }
 
-/// Whether `name=value` has one of these names.
-fn is_named(pair: &[u8], names: &[String]) -> bool {
-    let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
-    names.iter().any(|known| reads_as(name, known))
+/// Whether a parameter's name is one of these, however it is encoded.
+fn is_key(name: &[u8], keys: &[String]) -> bool {
+    keys.iter().any(|known| reads_as(name, known))
 }
 
 /// Whether some reader takes an encoded parameter name for `known`: names are cut at a zero byte (C) and at
 /// a bracket (arrays in PHP and Rails), spaces and question marks before them do not count, `+` is a space, and case, `_`,
 /// dots and spaces within differ nowhere (PHP).
 pub(crate) fn reads_as(encoded: &[u8], known: &str) -> bool {
+    // Nothing that is encoded is shorter than what it stands for.
+    if encoded.len() < known.len() {
+        return false;
+    }
     let mut name = Decoded(encoded)
         .map(|byte| if byte == b'+' { b' ' } else { byte })
         .skip_while(|byte| *byte <= b' ' || *byte == b'?');
@@ -551,7 +563,9 @@ mod tests {
 
     #[test]
     fn query_parameters_are_found_however_they_are_written() {
-        let names = ["api-key".to_owned(), "subscription-key".to_owned()];
+        let holds =
+            |query: &str, keys: &[String]| names(query.as_bytes()).any(|name| is_key(name, keys));
+        let keys = ["api-key".to_owned(), "subscription-key".to_owned()];
         for query in [
             "api-key=1",
             "api-key",
@@ -579,7 +593,7 @@ mod tests {
             "%00%0capi-key=1",
             "x=1?api-key=2",
         ] {
-            assert!(query_holds(query.as_bytes(), &names), "{query}");
+            assert!(holds(query, &keys), "{query}");
         }
         for query in [
             "",
@@ -596,23 +610,59 @@ mod tests {
             "%",
             "%2",
         ] {
-            assert!(!query_holds(query.as_bytes(), &names), "{query}");
+            assert!(!holds(query, &keys), "{query}");
         }
         for query in ["api_key=1", "api-key=1", "API%5fKEY"] {
-            assert!(query_holds(query.as_bytes(), &["api_key".to_owned()]));
+            assert!(holds(query, &["api_key".to_owned()]));
         }
         let head = RequestHead {
             path: b"/p",
             query: Some(b"a=1&api%2dkey=2&b=3&x;subscription-key=1"),
             ..RequestHead::default()
         };
-        assert_eq!(head.path_without_keys(&names), b"/p?a=1&b=3");
+        assert_eq!(head.path_without(&keys), b"/p?a=1&b=3");
+        assert_eq!(
+            head.path_without(&[]),
+            b"/p?a=1&api%2dkey=2&b=3&x;subscription-key=1"
+        );
         let head = RequestHead {
             path: b"/p",
             query: Some(b"api-key=2"),
             ..RequestHead::default()
         };
-        assert_eq!(head.path_without_keys(&names), b"/p");
+        assert_eq!(head.path_without(&keys), b"/p");
+    }
+
+    #[test]
+    fn tokens_in_a_query_are_found_and_taken_out() {
+        const TOKEN: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImsifQ.eyJpc3MiOiJpIn0.c2lnbmF0dXJlIQ";
+        let policy = Policy::parse(POLICY.as_bytes()).unwrap();
+        for (path, rest) in [
+            (format!("/p?access_token={TOKEN}"), "/p"),
+            (format!("/p?a=1&Access%5fToken={TOKEN}&b=2"), "/p?a=1&b=2"),
+            (format!("/p?a=1;access-token={TOKEN}"), "/p"),
+            (
+                format!("/p?access_token={TOKEN}&access_token={TOKEN}"),
+                "/p",
+            ),
+        ] {
+            let headers = map(&[(":path", &path)]);
+            let head = RequestHead::read(&headers, &policy);
+            assert!(head.token_in_query && !head.key_in_query, "{path}");
+            assert_eq!(head.path_without(&[]), rest.as_bytes(), "{path}");
+        }
+        for path in [
+            "/p",
+            "/access_token=ey",
+            "/p?access_tokens=ey",
+            "/p?x=access_token=ey",
+        ] {
+            let headers = map(&[(":path", path)]);
+            assert!(
+                !RequestHead::read(&headers, &policy).token_in_query,
+                "{path}"
+            );
+        }
     }
 
     #[test]

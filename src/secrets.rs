@@ -113,7 +113,7 @@ impl Word {
     /// digits (Azure AI services), `sk-...` (OpenAI), `...Q~...` (client secrets of Entra ID).
     fn is_key(&self) -> bool {
         (self.length == 32 && self.hexadecimal == 32)
-            || (self.length >= 64 && self.alphanumeric == self.length)
+            || (self.length > 64 && self.alphanumeric == self.length)
             || (self.length >= 20 && self.openai)
             || (self.whole >= 32 && self.marked)
     }

@@ -86,7 +86,7 @@ fn sample_errors_are_what_the_parser_says() {
     }
 }
 
-/// Statuses and codes as the sources have them: the core's, and the shell's own.
+/// Statuses and codes as the sources have them.
 fn codes() -> BTreeSet<(String, String)> {
     let between = |text: &str, start: &str, end: &str| -> String {
         let (_, rest) = text.split_once(start).unwrap();
@@ -95,7 +95,7 @@ fn codes() -> BTreeSet<(String, String)> {
     let core = read("src/refusal.rs");
     let variants = between(&core, "pub enum Code {\n", "\n}");
     let lines: Vec<&str> = variants.lines().map(str::trim).collect();
-    let mut codes: BTreeSet<_> = lines
+    lines
         .chunks(2)
         .map(|pair| {
             let [status, name] = pair else {
@@ -107,12 +107,7 @@ fn codes() -> BTreeSet<(String, String)> {
             assert!(core.contains(&called), "{name} has another name");
             (status.to_owned(), name.to_owned())
         })
-        .collect();
-    let shell = read("src/shell/stream.rs");
-    let broken = between(&shell, "fn answer_broken(", "\n    }\n");
-    let name = between(&broken, r#"\"code\":\""#, r#"\""#);
-    codes.insert((between(&broken, "status: ", ","), name));
-    codes
+        .collect()
 }
 
 /// The cells of a table's row.

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{Claims, Version};
+use super::{ClaimError, Claims, Version};
 use crate::guid::same_text;
 use crate::json::Value;
 use crate::policy::{ClaimMatch, Issuer, RequiredClaim, Tenant};
@@ -28,6 +28,8 @@ pub enum ClaimRefusal {
     ClaimNotFound(String),
     /// A claim the policy requires has none of the wanted values.
     ClaimValue(String),
+    /// The application is not named, or not in the one way of the token's version.
+    Application(ClaimError),
 }
 
 impl Caller {
@@ -48,6 +50,26 @@ impl Caller {
         Ok(Self {
             claims: Rc::clone(claims),
         })
+    }
+
+    /// The same for a token that is seen for the first time, whose caller may be at fault.
+    ///
+    /// # Errors
+    /// As [`Caller::admit`], and the fault where nothing else is wrong.
+    pub fn admit_first(
+        claims: &Rc<Claims>,
+        fault: Option<ClaimError>,
+        issuer: &Issuer,
+        now: i64,
+    ) -> Result<Self, ClaimRefusal> {
+        match (Self::admit(claims, issuer, now), fault) {
+            // No version agrees with any form of iss.
+            (Err(ClaimRefusal::Tenant), Some(fault)) if claims.ver.is_none() => {
+                Err(ClaimRefusal::Application(fault))
+            }
+            (Ok(_), Some(fault)) => Err(ClaimRefusal::Application(fault)),
+            (admitted, _) => admitted,
+        }
     }
 
     /// The verified claims.

@@ -65,6 +65,17 @@ pub enum ClaimError {
     Repeated(&'static str),
 }
 
+impl ClaimError {
+    /// Which claim it is about.
+    #[must_use]
+    pub fn claim(&self) -> &str {
+        match self {
+            Self::Missing(name) => name,
+            Self::Type(name) | Self::Value(name) | Self::Repeated(name) => name,
+        }
+    }
+}
+
 impl fmt::Display for ClaimError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -78,7 +89,17 @@ impl fmt::Display for ClaimError {
     }
 }
 
-impl Claims {
+/// The claims of a token whose signature is good.
+#[derive(Debug)]
+pub struct Verified {
+    /// What they are. With a fault, [`Claims::app_id`] is no application's.
+    pub claims: Claims,
+    /// What is wrong with those that name the application. It is a fault of the caller, and told when
+    /// nothing is wrong with the token itself.
+    pub fault: Option<ClaimError>,
+}
+
+impl Verified {
     /// Reads the claims of a verified payload.
     pub(super) fn read(
         payload: &Object<'_>,
@@ -86,12 +107,14 @@ impl Claims {
         wanted: &[String],
     ) -> Result<Self, ClaimError> {
         let found = Found::new(payload);
-        let ver = read_version(found.ver, issuer)?;
+        let mut fault = None;
+        let ver = later(read_version(found.ver, issuer), &mut fault)?.flatten();
+        let app_id = later(application(payload, &found, issuer, ver), &mut fault)?;
         let named = wanted
             .iter()
             .filter_map(|name| Some((name.clone(), payload.get(name)?.clone().into_owned())))
             .collect();
-        Ok(Self {
+        let claims = Claims {
             iss: text(found.iss, "iss")?
                 .ok_or_else(|| missing("iss"))?
                 .to_owned(),
@@ -100,15 +123,33 @@ impl Claims {
             nbf: date(found.nbf, "nbf")?,
             iat: date(found.iat, "iat")?,
             aud: audiences(found.aud)?,
-            app_id: application(payload, &found, issuer, ver)?,
+            app_id: app_id.unwrap_or(Guid::NIL),
             tid: guid(found.tenant()?, "tid")?,
             oid: guid(found.oid, "oid")?,
             uti: short_text(found.uti),
             idtyp: short_text(found.idtyp),
             named,
-        })
+        };
+        Ok(Self { claims, fault })
     }
+}
 
+/// Puts off what is wrong with a value; that it is of the wrong type, or there twice, is wrong with the token.
+fn later<T>(
+    read: Result<T, ClaimError>,
+    fault: &mut Option<ClaimError>,
+) -> Result<Option<T>, ClaimError> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(error @ (ClaimError::Missing(_) | ClaimError::Value(_))) => {
+            fault.get_or_insert(error);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Claims {
     /// A claim that the policy names.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Value<'static>> {

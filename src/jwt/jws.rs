@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use jwt_compact::{Algorithm as _, AlgorithmSignature};
 
-use super::{Algorithm, ClaimError, Claims, UntrustedToken};
+use super::{Algorithm, ClaimError, UntrustedToken, Verified};
 use crate::crypto::{Crypto, PublicKey};
 use crate::policy::Issuer;
 
@@ -19,7 +19,7 @@ pub enum VerifyError {
 }
 
 /// Verifies the signature and reads the claims; the only way from [`UntrustedToken`] to
-/// [`Claims`].
+/// [`Claims`](super::Claims).
 ///
 /// # Errors
 /// See [`VerifyError`].
@@ -30,7 +30,7 @@ pub fn verify(
     crypto: &Crypto,
     issuer: &Issuer,
     wanted: &[String],
-) -> Result<Claims, VerifyError> {
+) -> Result<Verified, VerifyError> {
     let verifier = JwsAlgorithm { algorithm, crypto };
     let signature = JwsSignature(Cow::Borrowed(&token.jws.signature));
     if token.algorithm() != algorithm.name()
@@ -38,7 +38,7 @@ pub fn verify(
     {
         return Err(VerifyError::Signature);
     }
-    Claims::read(&token.payload, issuer, wanted).map_err(VerifyError::Claim)
+    Verified::read(&token.payload, issuer, wanted).map_err(VerifyError::Claim)
 }
 
 /// One algorithm of RFC 7518, verified by whatever [`Crypto`] chose. It cannot sign.

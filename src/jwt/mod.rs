@@ -14,6 +14,6 @@ mod token;
 pub use algorithm::Algorithm;
 pub use cache::{CachedToken, TokenCache};
 pub use caller::{Caller, ClaimRefusal};
-pub use claims::{ClaimError, Claims, Version};
+pub use claims::{ClaimError, Claims, Verified, Version};
 pub use jws::{JwsAlgorithm, JwsSignature, VerifyError, verify};
 pub use token::{Jws, MAX_TOKEN, TokenError, UntrustedToken};

@@ -1,6 +1,6 @@
 //! One request: headers in, verdict applied, answer settled, line written.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext};
@@ -15,8 +15,8 @@ use crate::forward::HeaderChanges;
 use crate::gateway::{Allow, Patience, Pending, Read, Refuse, Verdict, after};
 use crate::limits::Admission;
 use crate::metering::{Meter, Used};
-use crate::policy::{FilterStateField, Policy};
-use crate::refusal::{Code, Outcome};
+use crate::policy::{FilterStateField, Policy, Responses};
+use crate::refusal::{Code, Outcome, Refusal};
 use crate::request::{HeaderMap, RequestHead};
 use crate::telling::{Asked, RequestLine, Told, field_name, is_known_early};
 use crate::time::Time;
@@ -40,7 +40,7 @@ pub(super) struct Stream {
     meter: RefCell<Option<Meter>>,
     /// The filter state tells what is known, though nothing is decided.
     told_early: Cell<bool>,
-    told: OnceCell<Told>,
+    told: RefCell<Option<Told>>,
     admission: RefCell<Option<Admission>>,
     status: Cell<Option<u16>>,
     /// What the call used, once that is settled.
@@ -78,7 +78,7 @@ impl Stream {
             body: RefCell::default(),
             meter: RefCell::default(),
             told_early: Cell::new(false),
-            told: OnceCell::new(),
+            told: RefCell::default(),
             admission: RefCell::default(),
             status: Cell::new(None),
             used: Cell::new(None),
@@ -122,7 +122,7 @@ impl Stream {
             }
             Some(Verdict::Refuse(refuse)) => self.refuse(plugin, refuse),
             // Over is never told to wait.
-            Some(Verdict::Wait { .. }) | None => self.answer_broken(),
+            Some(Verdict::Wait { .. }) | None => self.answer_broken(plugin),
         }
         Action::Pause
     }
@@ -149,7 +149,7 @@ impl Stream {
                 }
             }
             Some(Verdict::Refuse(refuse)) => self.refuse(plugin, refuse),
-            None => self.answer_broken(),
+            None => self.answer_broken(plugin),
         }
         None
     }
@@ -173,7 +173,7 @@ impl Stream {
         put(&self.body, allow.body);
         put(&self.meter, allow.meter);
         if apply(&allow.changes).is_err() {
-            self.answer_broken();
+            self.answer_broken(plugin);
             return false;
         }
         self.tell(plugin, told);
@@ -189,7 +189,7 @@ impl Stream {
         put(&self.pending, Some(read.pending));
         self.phase.set(Phase::Reading);
         if apply(&read.changes).is_err() {
-            self.answer_broken();
+            self.answer_broken(plugin);
             return false;
         }
         // The filters that follow see the head now; a global limit asks for the application. And should it
@@ -214,7 +214,7 @@ impl Stream {
         if passed.is_some_and(|passed| passed.is_err()) {
             // Trailers have come: what was held back has no place any more. A refusal goes first.
             if self.decide_on_body(plugin) {
-                self.answer_broken();
+                self.answer_broken(plugin);
             }
             return Action::Pause;
         }
@@ -229,7 +229,7 @@ impl Stream {
     /// what no caller may send as a header goes.
     fn see_trailers(&self, plugin: &Plugin) -> Action {
         if self.phase.get() != Phase::Answered && clean_trailers(&plugin.policy).is_err() {
-            self.answer_broken();
+            self.answer_broken(plugin);
             return Action::Pause;
         }
         self.see_request(plugin, 0, true)
@@ -244,7 +244,7 @@ impl Stream {
         match verdict.flatten() {
             Some(Verdict::Allow(allow)) => return self.allow(plugin, allow),
             Some(Verdict::Refuse(refuse)) => self.refuse(plugin, refuse),
-            Some(Verdict::Read(_) | Verdict::Wait { .. }) | None => self.answer_broken(),
+            Some(Verdict::Read(_) | Verdict::Wait { .. }) | None => self.answer_broken(plugin),
         }
         false
     }
@@ -260,11 +260,11 @@ impl Stream {
             asked: refuse.asked,
         };
         self.tell(plugin, told);
-        let answer = Answer::new(&refuse.refusal, &plugin.policy.responses);
-        self.answer(&answer, code.name());
+        self.answer(&refuse.refusal, &plugin.policy.responses);
     }
 
-    fn answer(&self, answer: &Answer, details: &str) {
+    fn answer(&self, refusal: &Refusal, responses: &Responses) {
+        let answer = Answer::new(refusal, responses);
         self.phase.set(Phase::Answered);
         self.status.set(Some(answer.status));
         let headers = HeaderMap::from_pairs(
@@ -273,7 +273,7 @@ impl Stream {
                 .iter()
                 .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
         );
-        let details = [DETAILS_PREFIX, details].concat();
+        let details = [DETAILS_PREFIX, refusal.code().name()].concat();
         let sent =
             abi::send_local_response(answer.status, &details, &headers, answer.body.as_bytes());
         if let Err(failed) = sent {
@@ -281,19 +281,17 @@ impl Stream {
         }
     }
 
-    /// Answers what cannot be decided: the host or this module is broken, and nothing passes.
-    fn answer_broken(&self) {
-        let body = "{\"error\":{\"code\":\"InternalError\",\"message\":\"The gateway failed.\",\
-                    \"type\":\"server_error\",\"param\":null}}";
-        let headers = vec![("content-type", "application/json".to_owned())];
-        self.answer(
-            &Answer {
-                status: 503,
-                headers,
-                body: body.to_owned(),
-            },
-            "InternalError",
-        );
+    /// Answers what cannot be decided, or not carried out: the host refused something, and nothing passes.
+    fn answer_broken(&self, plugin: &Plugin) {
+        log::error!("{}: compare its allowed_capabilities", Refusal::Host);
+        let told = Told {
+            outcome: Outcome::Unavailable,
+            code: Some(Code::InternalError),
+            only_reported: false,
+            ..take(&self.told).unwrap_or_else(|| self.undecided(plugin))
+        };
+        self.tell(plugin, told);
+        self.answer(&Refusal::Host, &plugin.policy.responses);
     }
 
     /// Sets the filter state, for the gateway's own loggers.
@@ -302,7 +300,7 @@ impl Stream {
         self.set_fields(plugin, &told, |field| {
             !(told_early && is_known_early(field))
         });
-        let _ = self.told.set(told);
+        put(&self.told, Some(told));
     }
 
     fn set_fields(&self, plugin: &Plugin, told: &Told, which: impl Fn(FilterStateField) -> bool) {
@@ -367,14 +365,8 @@ impl Stream {
     }
 
     /// What became of it: what was told, or what is left to tell at its end.
-    fn ended(&self, plugin: &Plugin) -> &Told {
-        self.told.get_or_init(|| match self.phase.get() {
-            Phase::Answered => Told {
-                outcome: Outcome::Unavailable,
-                ..self.undecided(plugin)
-            },
-            _ => self.undecided(plugin),
-        })
+    fn ended(&self, plugin: &Plugin) -> Told {
+        take(&self.told).unwrap_or_else(|| self.undecided(plugin))
     }
 
     /// The backend answers a request that is not decided on, because its body is not all there. An error
@@ -484,10 +476,8 @@ impl Stream {
     }
 
     fn tell_used(&self, plugin: &Plugin, used: &Used) {
-        let Some(told) = self.told.get() else {
-            return;
-        };
-        for (counter, count) in told.token_counters(used, &plugin.policy) {
+        let counters = with(&self.told, |told| told.token_counters(used, &plugin.policy));
+        for (counter, count) in counters.unwrap_or_default() {
             plugin.metrics.count(counter, count, &plugin.policy);
         }
         if let Used::Said(usage) = used {
@@ -521,7 +511,7 @@ impl Stream {
         let line = RequestLine {
             time: self.began,
             end: abi::now(),
-            told,
+            told: &told,
             policy: &plugin.policy,
             method: head.method_to_tell(),
             path: &head.path_to_tell(&plugin.policy.api_keys.query),
@@ -663,9 +653,13 @@ impl HttpContext for StreamContext {
         self.stream = Some(Rc::clone(&stream));
         match &self.plugin {
             Some(plugin) if !broken => stream.decide(plugin),
-            // Without a policy, or without headers to decide on, nothing passes.
-            Some(_) | None => {
-                stream.answer_broken();
+            // Without headers to decide on, or without a policy, nothing passes.
+            Some(plugin) => {
+                stream.answer_broken(plugin);
+                Action::Pause
+            }
+            None => {
+                stream.answer(&Refusal::Host, &Responses::default());
                 Action::Pause
             }
         }

@@ -127,7 +127,7 @@ fn head(input: &[u8]) -> String {
     let policy = DENYING.with(Rc::clone);
     let head = RequestHead::read(&headers, &policy);
     // Where keys are taken out rather than refused, none is left.
-    let stripped = head.path_without_keys(&policy.api_keys.query);
+    let stripped = head.path_without(&policy.api_keys.query);
     assert!(!holds_key(&stripped), "{}", stripped.escape_ascii());
     if let Some(protocols) = &head.key_protocols {
         assert!(!holds_protocol(&protocols_without_keys(protocols)));

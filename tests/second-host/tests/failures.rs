@@ -215,6 +215,24 @@ fn a_request_that_the_host_broke_is_not_told_as_allowed() {
             told.answer.status(),
             "{call:?}: {told:#?}"
         );
+        let broken = call != Hostcall::SetSharedData;
+        let (code, outcome) = if broken {
+            ("InternalError", "unavailable")
+        } else {
+            ("RateLimitExceeded", "limited")
+        };
+        assert_eq!(told.answer.code(), code, "{told:#?}");
+        assert_eq!(told.field("code"), code, "{told:#?}");
+        assert_eq!(told.field("outcome"), outcome, "{told:#?}");
+        assert_eq!(told.state("code").as_deref(), Some(code), "{told:#?}");
+        assert_eq!(process.log_text().contains("allowed_capabilities"), broken);
+        let counted = |part: &str| {
+            let metrics = process.metrics();
+            metrics
+                .iter()
+                .any(|(name, _)| name.contains("requests") && name.contains(part))
+        };
+        assert!(counted(code), "{:?}", process.metrics());
         assert_ne!(told.field("outcome"), "allowed", "{call:?}: {told:#?}");
         assert_ne!(
             told.state("outcome").as_deref(),

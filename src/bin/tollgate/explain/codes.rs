@@ -83,14 +83,12 @@ fn advice(code: Code) -> [&'static str; 2] {
             "Try again after retry-after; the token may be good.",
             "The issuer's keys could not be fetched: look for tollgate_key_fetches with another result than ok, and at the cluster.",
         ],
+        Code::InternalError => [
+            "Try again.",
+            "The gateway refused what the module asked of it, so nothing passed: compare its allowed_capabilities with those of envoy/envoy.yaml.",
+        ],
     }
 }
-
-/// The code of what is not the module's to decide.
-const INTERNAL_ERROR: [&str; 2] = [
-    "Try again.",
-    "Envoy refused what the module asked of it, so nothing passed. The log has what it was.",
-];
 
 /// Explains the first line of a request log.
 pub(super) fn explain_line(
@@ -109,11 +107,7 @@ pub(super) fn explain_line(
         .and_then(Value::as_str)
         .unwrap_or("none");
     let found = code.and_then(|name| Code::ALL.into_iter().find(|code| code.name() == name));
-    let advice = match (found, code) {
-        (Some(code), _) => Some(advice(code)),
-        (None, Some("InternalError")) => Some(INTERNAL_ERROR),
-        _ => None,
-    };
+    let advice = found.map(advice);
     let message = found.map_or("", Code::message);
     if as_json {
         let advice =

@@ -1,5 +1,7 @@
 //! What the steps of a decision look at, in words.
 
+use std::collections::BTreeSet;
+
 use tollgate::credential::Credential;
 use tollgate::json::{self, Object, Value};
 use tollgate::jwt::{Claims, Jws};
@@ -173,12 +175,26 @@ impl<'a> Facts<'a> {
     }
 
     fn algorithm(&self) -> String {
-        let (Some(jws), Some((_, issuer))) = (&self.jws, self.issuer) else {
+        let Some(jws) = &self.jws else {
             return String::new();
         };
-        let accepted = issuer.algorithms.iter().map(|one| one.name().to_owned());
-        let accepted: Vec<String> = accepted.collect();
+        // Where the issuer is not known: what any may use.
+        let issuers = match self.issuer {
+            Some((_, issuer)) => std::slice::from_ref(issuer),
+            None => &self.policy.issuers[..],
+        };
+        let accepted: BTreeSet<&str> = issuers
+            .iter()
+            .flat_map(|issuer| issuer.algorithms.iter().map(|one| one.name()))
+            .collect();
+        let accepted: Vec<&str> = accepted.into_iter().collect();
         format!("{}; accepted: {}", jws.algorithm, accepted.join(", "))
+    }
+
+    /// Whether the token's issuer is a tenant.
+    pub(super) fn is_of_tenant(&self) -> bool {
+        self.issuer
+            .is_some_and(|(_, issuer)| issuer.tenant.is_some())
     }
 
     fn key(&self) -> String {

@@ -55,8 +55,8 @@ pub(super) enum Stage {
     Public,
     Credential,
     Token,
-    Issuer,
     Algorithm,
+    Issuer,
     Key,
     Signature,
     Claims,
@@ -75,8 +75,8 @@ const STAGES: [(Stage, &str); 17] = [
     (Stage::Public, "public path"),
     (Stage::Credential, "credential"),
     (Stage::Token, "token"),
-    (Stage::Issuer, "issuer"),
     (Stage::Algorithm, "algorithm"),
+    (Stage::Issuer, "issuer"),
     (Stage::Key, "key"),
     (Stage::Signature, "signature"),
     (Stage::Claims, "claims"),
@@ -263,20 +263,23 @@ fn stage_of(refusal: &Refusal, facts: &Facts<'_>) -> Stage {
         Refusal::Claims(ClaimRefusal::Expired | ClaimRefusal::NotYetValid) => Stage::Time,
         Refusal::Claims(ClaimRefusal::Audience) => Stage::Audience,
         Refusal::Claims(ClaimRefusal::Tenant) => Stage::Tenant,
-        Refusal::Claims(ClaimRefusal::ClaimNotFound(name) | ClaimRefusal::ClaimValue(name)) => {
-            let of_tenant = facts
-                .issuer
-                .is_some_and(|(_, issuer)| issuer.tenant.is_some());
-            if name == "tid" && of_tenant {
-                Stage::Tenant
-            } else {
-                Stage::Required
-            }
+        Refusal::Claims(ClaimRefusal::ClaimNotFound(name) | ClaimRefusal::ClaimValue(name))
+            if name == "tid" && facts.is_of_tenant() =>
+        {
+            Stage::Tenant
         }
-        Refusal::App => Stage::Application,
+        Refusal::Claims(ClaimRefusal::ClaimNotFound(_) | ClaimRefusal::ClaimValue(_)) => {
+            Stage::Required
+        }
+        Refusal::Claims(ClaimRefusal::Application(error))
+            if error.claim() == "ver" && facts.is_of_tenant() =>
+        {
+            Stage::Tenant
+        }
+        Refusal::App | Refusal::Claims(ClaimRefusal::Application(_)) => Stage::Application,
         Refusal::Permission { .. } => Stage::Operation,
         Refusal::Deployment | Refusal::Body(_) => Stage::Deployment,
-        Refusal::Limit(_) | Refusal::Counters => Stage::Limits,
+        Refusal::Limit(_) | Refusal::Counters | Refusal::Host => Stage::Limits,
     }
 }
 
