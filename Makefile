@@ -1,4 +1,4 @@
-# The one door to everything: `make help` lists the targets. A fresh machine needs rustup, Python 3.10
+# The one door to everything: `make help` lists the targets. A fresh machine needs rustup, Python 3.11
 # or newer, and make; the rest is installed here, at pinned versions, the first time it is needed.
 
 SHELL := bash

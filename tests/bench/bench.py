@@ -73,7 +73,8 @@ ROWS = [
     Row("Tollgate, forged signature", "warm", "forged", "Tollgate, cold", 1.1, status=401, count=2_000),
     Row("Wasm that denies", "denies", "key", "no filter", status=403),
     Row("Tollgate, API key denied", "warm", "key", "Wasm that denies", 1.3, status=403),
-    Row("Tollgate, garbage denied", "warm", "garbage", "Wasm that denies", 1.3, status=401),
+    # What any VM costs is not the module's: the goal is its own time.
+    Row("Tollgate, garbage denied", "warm", "garbage", "Wasm that denies", 1.3, more=20, status=401),
     # Envoy alone takes several times as long to read these.
     Row("Wasm that denies, 58 KB", "denies", "garbage-58", "Wasm that denies", status=403, count=4_000),
     Row("Tollgate, garbage of 58 KB", "warm", "garbage-58", "Wasm that denies, 58 KB", 1.3, status=401, count=4_000),
@@ -274,7 +275,7 @@ def report(rows: list[Row]) -> list[dict]:
                 line |= {"budget": row.budget, "met": ratio <= row.budget}
                 text += f"; at most {row.budget}: {'met' if ratio <= row.budget else 'MISSED'}"
             if row.more is not None:
-                line |= {"budget_more_us": row.more, "met": more <= row.more}
+                line |= {"budget_more_us": row.more, "met": line.get("met", True) and more <= row.more}
                 text += f"; {more:.1f} µs more, at most {row.more}: {'met' if more <= row.more else 'MISSED'}"
             if row.first_byte is not None:
                 met = first <= row.first_byte
@@ -284,6 +285,7 @@ def report(rows: list[Row]) -> list[dict]:
         result.append(line)
         if row.status != 200 and row.budget is not None:
             said = f"{median:.1f} µs of Envoy's CPU, {line['ratio']} of {row.pair}, at most {row.budget}"
+            said += f"; {line['more_us']} µs more" + (f", at most {row.more}" if row.more else "")
             figure("R7", row.name, said, line["met"])
     return result
 

@@ -145,13 +145,11 @@ def test_r15_r16_requests_that_wait_in_a_vm_that_dies(start_chaos, own_stand_ins
     assert {status for status, _ in results} <= {503, 408, 504}
     longest = max(seconds for _, seconds in results)
     assert longest < IDLE + SLACK
-    figure(
-        "R16",
-        "requests that wait for keys in a VM that is killed",
-        f"{len(results)} answered, 0 passed, after {longest:.1f} s at most (stream_idle_timeout is {IDLE:.0f} s); the new VM has keys "
-        f"after {healed:.1f} s",
-        longest < IDLE + SLACK,
-    )
+    what = "requests that wait for keys in a VM that is killed"
+    told = f"{len(results)} answered, 0 passed, after {longest:.1f} s at most"
+    told += f": stream_idle_timeout is {IDLE:.0f} s here, 60 s as shipped"
+    figure("R15", what, told, longest < IDLE + SLACK)
+    figure("R16", what, f"the new VM has keys after {healed:.1f} s", healed < 20)
 
 
 def test_the_shipped_module_has_no_switch(start_gateway, stand_ins, chaos_module):

@@ -1,13 +1,14 @@
 """What calls use: read from answers in passing, asked for in streams, told and counted."""
 
-import os
 import gzip
 import http.client
 import json
+import os
 import random
 import socket
 import statistics
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ from .harness.figures import figure
 from .harness.gateway import CHAT_PATH, JSON_TYPE, set_endpoint
 from .harness.processes import ROOT, wait_until
 
-VECTORS = ROOT.parent / "shared" / "vectors" / "openai_responses"
+VECTORS = Path(os.environ.get("VECTORS", ROOT.parent / "shared" / "vectors")) / "openai_responses"
 assert VECTORS.is_dir() or "REQUIRE_VECTORS" not in os.environ, VECTORS
 SEED = 20_261_124
 EVENTS = "text/event-stream"

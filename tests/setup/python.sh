@@ -5,8 +5,8 @@ set -euo pipefail
 environment=$1 requirements=$2
 python=${PYTHON:-python3}
 
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
-    printf 'set-up: Python 3.10 or newer is needed (or name one: make PYTHON=/path/to/python3)\n' >&2
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    printf 'set-up: Python 3.11 or newer is needed (or name one: make PYTHON=/path/to/python3)\n' >&2
     exit 1
 fi
 printf 'set-up: %s from %s\n' "$environment" "$requirements" >&2
