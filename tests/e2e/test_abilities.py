@@ -6,6 +6,7 @@ import pytest
 
 from .harness import Gateway, new_app, shipped_policy
 from .harness.gateway import plugin
+from .harness.processes import wait_until
 
 # What is withheld on purpose stands in the logs as if a worker had died of it.
 pytestmark = pytest.mark.usefixtures("apart")
@@ -63,6 +64,31 @@ def test_no_request_waits_where_nothing_would_end_the_wait(own_stand_ins, direct
         began = time.monotonic()
         assert gateway.chat(own_stand_ins.entra.mint(new_app())).verdict == NO_KEYS
         assert time.monotonic() - began < AT_ONCE
+    finally:
+        problems = gateway.stop()
+    assert [problem for problem in problems if RESTRICTED not in problem] == []
+
+
+@pytest.mark.parametrize("call", ("proxy_get_header_map_pairs", "proxy_remove_header_map_value"))
+def test_what_cannot_be_decided_or_done_is_told(stand_ins, directory, call):
+    """Without a request's head, or without what takes a forged header out of it."""
+
+    def withhold(config):
+        del plugin(config)["vm_config"]["capability_restriction_config"]["allowed_capabilities"][call]
+
+    broken, spoof = (503, "InternalError"), [("x-app-id", "forged")]
+    policy = shipped_policy(stand_ins, forward={"headers": {"x-app-id": "app_id"}})
+    gateway = Gateway(directory, stand_ins, policy, edit=withhold)
+    try:
+        token = stand_ins.entra.mint(new_app())
+        wait_until(lambda: gateway.chat(token, spoof).verdict == broken, 20, "keys are there")
+        told = gateway.request_log()[-1]
+        assert (told["outcome"], told["code"], told["status"]) == ("unavailable", "InternalError", 503)
+        seen = gateway.access_log()[-1]
+        assert (seen["outcome"], seen["code"], seen["status"]) == ("unavailable", "InternalError", 503)
+        labels = {'code="InternalError"', 'outcome="unavailable"'}
+        wait_until(lambda: any(labels <= of for of in gateway.prometheus("tollgate_requests")), 5, "it is counted")
+        assert "compare its allowed_capabilities" in gateway.log_text()
     finally:
         problems = gateway.stop()
     assert [problem for problem in problems if RESTRICTED not in problem] == []
