@@ -29,6 +29,7 @@ thread_local! {
 
 const KEYS: [&str; 2] = ["api-key", "ocp-apim-subscription-key"];
 const PARAMETERS: [&str; 2] = ["api-key", "subscription-key"];
+const TOKENS: [&str; 1] = ["access-token"];
 
 pub(super) const HEAD: Target = Target {
     name: "head",
@@ -40,6 +41,7 @@ pub(super) const HEAD: Target = Target {
             format!("{path}\nauthorization: Bearer TOKEN\napi_key: x"),
             format!("{path}&API%2dkey=1\nauthorization: Bearer TOKEN"),
             format!("{path};subscription-key=1\nauthorization: Bearer TOKEN"),
+            format!("{path}&Access%5ftoken=TOKEN\nauthorization: Bearer TOKEN"),
             format!("{path}\nsec-websocket-protocol: a, OpenAI-Insecure-Api-Key.k\nx-api-key: x"),
             format!("{path}\nauthorization: Basic TOKEN"),
             format!("{path}\nauthorization: Bearer TOKEN, Bearer other"),
@@ -76,6 +78,7 @@ pub(super) const HEAD: Target = Target {
         "sec-websocket-protocol: ",
         "openai-insecure-api-key.",
         "subscription-key",
+        "access_token",
         "x-original-url: ",
         "+",
         "\0",
@@ -119,7 +122,7 @@ fn head(input: &[u8]) -> String {
         .rfind(|(name, _)| *name == b":path")
         .map_or(&b""[..], |(_, path)| *path);
     let key = KEYS.iter().any(|name| !named(name).is_empty())
-        || holds_key(path)
+        || holds(path, &PARAMETERS)
         || named("sec-websocket-protocol")
             .iter()
             .any(|list| holds_protocol(list));
@@ -128,7 +131,8 @@ fn head(input: &[u8]) -> String {
     let head = RequestHead::read(&headers, &policy);
     // Where keys are taken out rather than refused, none is left.
     let stripped = head.path_without(&policy.api_keys.query);
-    assert!(!holds_key(&stripped), "{}", stripped.escape_ascii());
+    assert!(!holds(&stripped, &PARAMETERS) && !holds(&stripped, &TOKENS));
+    assert_eq!(head.token_in_query, holds(path, &TOKENS));
     if let Some(protocols) = &head.key_protocols {
         assert!(!holds_protocol(&protocols_without_keys(protocols)));
     }
@@ -153,14 +157,15 @@ fn head(input: &[u8]) -> String {
     outcome
 }
 
-fn holds_key(path: &[u8]) -> bool {
+/// Whether a query has a parameter of one of these names.
+fn holds(path: &[u8], names: &[&str]) -> bool {
     let Some(at) = path.iter().position(|byte| *byte == b'?') else {
         return false;
     };
     let mut pairs = path[at + 1..].split(|byte| matches!(byte, b'&' | b';' | b'?'));
     pairs.any(|pair| {
         let name = pair.split(|byte| *byte == b'=').next().unwrap();
-        PARAMETERS.iter().any(|key| is_read_as(name, key))
+        names.iter().any(|known| is_read_as(name, known))
     })
 }
 
