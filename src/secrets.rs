@@ -175,6 +175,18 @@ mod tests {
         }
     }
 
+    /// A deployment's name has up to 64 letters and digits.
+    #[test]
+    fn a_name_is_no_key() {
+        for (length, is_key) in [(63, false), (64, false), (65, true), (84, true)] {
+            assert_eq!(
+                holds_secret(&"d1z".repeat(28).as_bytes()[..length]),
+                is_key,
+                "{length}"
+            );
+        }
+    }
+
     #[test]
     fn keys_are_told_by_their_form() {
         const HEX: &str = "5eed5eed0123456789abcdef5EED5EED";

@@ -65,17 +65,6 @@ pub enum ClaimError {
     Repeated(&'static str),
 }
 
-impl ClaimError {
-    /// Which claim it is about.
-    #[must_use]
-    pub fn claim(&self) -> &str {
-        match self {
-            Self::Missing(name) => name,
-            Self::Type(name) | Self::Value(name) | Self::Repeated(name) => name,
-        }
-    }
-}
-
 impl fmt::Display for ClaimError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

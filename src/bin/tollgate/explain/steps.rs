@@ -6,7 +6,7 @@
 
 use clap::builder::styling::{AnsiColor, Style};
 use tollgate::gateway::Verdict;
-use tollgate::jwt::{ClaimRefusal, Claims, Jws, TokenError, VerifyError};
+use tollgate::jwt::{ClaimError, ClaimRefusal, Claims, Jws, TokenError, VerifyError};
 use tollgate::limits::Reached;
 use tollgate::operations::Unread;
 use tollgate::policy::Policy;
@@ -272,7 +272,7 @@ fn stage_of(refusal: &Refusal, facts: &Facts<'_>) -> Stage {
             Stage::Required
         }
         Refusal::Claims(ClaimRefusal::Application(error))
-            if error.claim() == "ver" && facts.is_of_tenant() =>
+            if is_about_version(error) && facts.is_of_tenant() =>
         {
             Stage::Tenant
         }
@@ -280,6 +280,15 @@ fn stage_of(refusal: &Refusal, facts: &Facts<'_>) -> Stage {
         Refusal::Permission { .. } => Stage::Operation,
         Refusal::Deployment | Refusal::Body(_) => Stage::Deployment,
         Refusal::Limit(_) | Refusal::Counters | Refusal::Host => Stage::Limits,
+    }
+}
+
+fn is_about_version(error: &ClaimError) -> bool {
+    match error {
+        ClaimError::Missing(name) => name == "ver",
+        ClaimError::Type(name) | ClaimError::Value(name) | ClaimError::Repeated(name) => {
+            *name == "ver"
+        }
     }
 }
 
