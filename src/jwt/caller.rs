@@ -52,7 +52,8 @@ impl Caller {
         })
     }
 
-    /// The same for a token that is seen for the first time, whose caller may be at fault.
+    /// The same for a token that is seen for the first time, with what is wrong with its application
+    /// ([`Verified::fault`](super::Verified::fault)).
     ///
     /// # Errors
     /// As [`Caller::admit`], and the fault where nothing else is wrong.

@@ -284,14 +284,13 @@ impl Stream {
     /// Answers what cannot be decided, or not carried out: the host refused something, and nothing passes.
     fn answer_broken(&self, plugin: &Plugin) {
         log::error!("{}: compare its allowed_capabilities", Refusal::Host);
-        let told = Told {
-            outcome: Outcome::Unavailable,
-            code: Some(Code::InternalError),
-            only_reported: false,
-            ..take(&self.told).unwrap_or_else(|| self.undecided(plugin))
+        let Told { claims, asked, .. } = self.ended(plugin);
+        let refuse = Refuse {
+            refusal: Refusal::Host,
+            claims,
+            asked,
         };
-        self.tell(plugin, told);
-        self.answer(&Refusal::Host, &plugin.policy.responses);
+        self.refuse(plugin, refuse);
     }
 
     /// Sets the filter state, for the gateway's own loggers.

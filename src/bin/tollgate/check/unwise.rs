@@ -39,7 +39,8 @@ pub(super) fn warnings(embedded: &Embedded, policy: &Policy) -> Vec<Finding> {
         findings.push(embedded.finding(Severity::Warning, path, problem, remedy));
     };
     issuers(policy, &mut warn);
-    without_effect(embedded, policy, &mut warn);
+    unused_fetches(embedded, policy, &mut warn);
+    every_deployment(policy, &mut warn);
     limits(policy, &mut warn);
     labels(policy, &mut warn);
     public_paths(policy, &mut warn);
@@ -87,40 +88,39 @@ fn issuers(policy: &Policy, warn: Warn<'_>) {
     }
 }
 
-/// What stands in the text and is not in the policy.
-fn without_effect(embedded: &Embedded, policy: &Policy, warn: Warn<'_>) {
+/// What would fetch keys, beside keys: it stands in the text and not in the policy.
+fn unused_fetches(embedded: &Embedded, policy: &Policy, warn: Warn<'_>) {
     let text: Value = serde_json::from_str(&embedded.configuration).unwrap_or_default();
     for (index, issuer) in policy.issuers.iter().enumerate() {
         if !matches!(issuer.keys, KeySource::Inline(_)) {
             continue;
         }
         for member in ["cluster", "refresh"] {
-            if text
-                .pointer(&format!("/issuers/{index}/{member}"))
-                .is_some()
-            {
+            let written = text.pointer(&format!("/issuers/{index}/{member}"));
+            if written.is_some() {
                 let problem = "has no effect: nothing is fetched with jwks";
                 let path = format!("issuers[{index}].{member}");
                 warn(&path, problem, "leave it out, or write jwks_uri");
             }
         }
     }
-    let apps = policy.apps.listed.iter().enumerate();
-    let listed = apps.map(|(index, app)| (format!("apps[{index}].deployments"), app));
-    for (path, app) in listed.chain([(
-        "default_app.deployments".to_owned(),
-        &policy.apps.default_app,
-    )]) {
-        if app
-            .deployments
-            .as_ref()
-            .is_some_and(|deployments| deployments.include(""))
-        {
+}
+
+/// Lists of deployments that leave none out.
+fn every_deployment(policy: &Policy, warn: Warn<'_>) {
+    let mut look = |path: &str, app: &App| {
+        let deployments = app.deployments.as_ref();
+        // Only `*` begins the empty name.
+        if deployments.is_some_and(|deployments| deployments.include("")) {
             let problem = "names every deployment";
             let remedy = "leave it out: whose deployment cannot be seen is refused with it";
-            warn(&path, problem, remedy);
+            warn(path, problem, remedy);
         }
+    };
+    for (index, app) in policy.apps.listed.iter().enumerate() {
+        look(&format!("apps[{index}].deployments"), app);
     }
+    look("default_app.deployments", &policy.apps.default_app);
 }
 
 fn limits(policy: &Policy, warn: Warn<'_>) {

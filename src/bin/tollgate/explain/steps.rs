@@ -284,12 +284,7 @@ fn stage_of(refusal: &Refusal, facts: &Facts<'_>) -> Stage {
 }
 
 fn is_about_version(error: &ClaimError) -> bool {
-    match error {
-        ClaimError::Missing(name) => name == "ver",
-        ClaimError::Type(name) | ClaimError::Value(name) | ClaimError::Repeated(name) => {
-            *name == "ver"
-        }
-    }
+    *error == ClaimError::Missing("ver".to_owned()) || *error == ClaimError::Value("ver")
 }
 
 /// A refusal in words: the core's, where they say enough.
