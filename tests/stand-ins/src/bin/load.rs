@@ -8,6 +8,7 @@ use std::io::{Error, ErrorKind, Result};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
@@ -15,8 +16,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::LocalSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
+use tollgate_stand_ins::random;
 
 /// What counts as the answer of a connection that ended without one, and of a caller who did not wait.
 const BROKEN: &str = "broken";
@@ -37,7 +42,7 @@ struct Options {
     /// For how long to send.
     #[arg(long)]
     seconds: Option<f64>,
-    /// How many to send a second, evenly; without it, as many as are answered.
+    /// How many to send a second, over all of it; without it, as many as are answered.
     #[arg(long)]
     rate: Option<f64>,
     /// Over how many connections.
@@ -91,32 +96,65 @@ struct Turns {
     requests: Vec<Request>,
     taken: Cell<usize>,
     count: usize,
-    began: Instant,
     end: Option<Instant>,
-    pause: Option<Duration>,
+    /// When each is due; without it, as soon as a connection is free.
+    clock: Option<Mutex<UnboundedReceiver<Instant>>>,
 }
 
 impl Turns {
     /// Waits for the next turn. Answers with its request and when its time began: when it was due, if
     /// nobody was free by then.
     async fn next(&self) -> Option<(&Request, Instant)> {
-        let turn = self.taken.get();
-        let due = match (self.pause, u32::try_from(turn)) {
-            (Some(pause), Ok(turn)) => self.began + pause * turn,
-            _ => Instant::now(),
+        let began = match &self.clock {
+            Some(clock) => next_of(&mut *clock.lock().await).await?,
+            None if self.are_over() => return None,
+            None => Instant::now(),
         };
-        if turn >= self.count || self.end.is_some_and(|end| due >= end) {
-            return None;
-        }
-        self.taken.set(turn + 1);
-        let began = if Instant::now() < due {
-            sleep_until(due).await;
-            Instant::now()
-        } else {
-            due
-        };
+        let turn = self.taken.replace(self.taken.get() + 1);
         Some((&self.requests[turn % self.requests.len()], began))
     }
+
+    /// Where no clock ends them.
+    fn are_over(&self) -> bool {
+        self.taken.get() >= self.count || self.end.is_some_and(|end| Instant::now() >= end)
+    }
+}
+
+async fn next_of(clock: &mut UnboundedReceiver<Instant>) -> Option<Instant> {
+    match clock.try_recv() {
+        Ok(due) => Some(due),
+        Err(TryRecvError::Empty) => clock.recv().await.map(|_| Instant::now()),
+        Err(TryRecvError::Disconnected) => None,
+    }
+}
+
+/// Says when turns are due: so many a second, each at a random moment of its own share of the time. At even steps two
+/// programs would keep step with each other, and all their requests meet or none. A thread of its own, because Tokio's
+/// timers go by whole milliseconds.
+fn start_clock(
+    began: Instant,
+    rate: f64,
+    count: usize,
+    end: Option<Instant>,
+) -> UnboundedReceiver<Instant> {
+    let (turns, clock) = unbounded_channel();
+    thread::spawn(move || {
+        let mut shares = 0.0;
+        for _ in 0..count {
+            let due = began + Duration::from_secs_f64((shares + random_fraction()) / rate);
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            if end.is_some_and(|end| due >= end) || turns.send(due).is_err() {
+                break;
+            }
+            shares += 1.0;
+        }
+    });
+    clock
+}
+
+/// From 0 up to and without 1.
+fn random_fraction() -> f64 {
+    f64::from(u32::from_ne_bytes(random::bytes())) / 2_f64.powi(32)
 }
 
 /// What came back of one kind of request.
@@ -190,15 +228,19 @@ async fn run(options: Options) -> Result<Value> {
         ));
     }
     let began = Instant::now();
+    let count = options.count.unwrap_or(usize::MAX);
+    let end = options
+        .seconds
+        .map(|seconds| began + Duration::from_secs_f64(seconds));
+    let clock = options
+        .rate
+        .map(|rate| start_clock(began, rate, count, end));
     let turns = Rc::new(Turns {
         requests,
         taken: Cell::new(0),
-        count: options.count.unwrap_or(usize::MAX),
-        began,
-        end: options
-            .seconds
-            .map(|seconds| began + Duration::from_secs_f64(seconds)),
-        pause: options.rate.map(|rate| Duration::from_secs_f64(1.0 / rate)),
+        count,
+        end,
+        clock: clock.map(Mutex::new),
     });
     let tasks = LocalSet::new();
     let handles: Vec<_> = (0..options.connections)
@@ -346,4 +388,40 @@ fn code(body: &[u8]) -> Option<String> {
 fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
     text.windows(wanted.len())
         .position(|window| window == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn turns_of(mut clock: UnboundedReceiver<Instant>) -> Vec<Instant> {
+        let mut turns = Vec::new();
+        while let Some(due) = clock.recv().await {
+            turns.push(due);
+        }
+        turns
+    }
+
+    #[tokio::test]
+    async fn each_turn_is_due_within_its_share_and_not_in_step() {
+        let began = Instant::now();
+        let turns = turns_of(start_clock(began, 1_000.0, 50, None)).await;
+        assert_eq!(turns.len(), 50);
+        let share = Duration::from_millis(1);
+        for (turn, due) in (0..).zip(&turns) {
+            assert!((share * turn..share * (turn + 1)).contains(&(*due - began)));
+        }
+        let steps: Vec<_> = turns.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(steps.iter().any(|step| *step < share / 2));
+        assert!(steps.iter().any(|step| *step > share * 3 / 2));
+    }
+
+    #[tokio::test]
+    async fn no_turn_is_due_after_the_end() {
+        let began = Instant::now();
+        let end = began + Duration::from_millis(20);
+        let turns = turns_of(start_clock(began, 1_000.0, usize::MAX, Some(end))).await;
+        assert_eq!(turns.len(), 20);
+        assert!(turns.iter().all(|due| *due < end));
+    }
 }
