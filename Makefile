@@ -149,7 +149,7 @@ DECIDING := answer.rs body.rs credential.rs crypto/*.rs forward.rs gateway.rs ga
 # And what counts, which is covered as well.
 COUNTING := metering.rs protobuf.rs usage/*.rs
 
-DECISION_TESTS := --lib --test bodies --test decisions --test differential --test keys --test operations
+DECISION_TESTS := bodies decisions differential keys operations
 
 .PHONY: mutants
 mutants: $(CARGO_MUTANTS) ## Change what accepts and denies in every way: each change has to fail a test (hours)
@@ -160,7 +160,7 @@ mutants: $(CARGO_MUTANTS) ## Change what accepts and denies in every way: each c
 coverage: $(CARGO_LLVM_COV) $(PYTHON_ENV)/ready ## Lines of what decides and counts that the tests of the core run: 97 % at least, 90 % of each file that decides
 	source $(RUST); rustup component add llvm-tools >/dev/null 2>&1 || true; \
 		PATH=$(dir $(CARGO_LLVM_COV)):$$PATH cargo llvm-cov --locked --lcov --output-path $(TARGET_DIR)/coverage.lcov \
-		$(DECISION_TESTS) --test fuzz --test generated
+		--lib $(addprefix --test ,$(DECISION_TESTS) fuzz generated)
 	@$(PYTHON_ENV)/bin/python tests/setup/coverage.py $(TARGET_DIR)/coverage.lcov $(COUNTING) --each $(DECIDING)
 
 .PHONY: test-module

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Changes the files of src that match the patterns $2, one change at a time, and runs these tests of cargo's:
-# mutants.sh FOLDER 'PATTERN...' TEST... What no test noticed is listed, and fails. MUTANTS: more options.
-# The unit tests come first, without the slow ones: they are built and run in two seconds, and leave little to the rest.
+# Changes the files of src that match the patterns $2, one change at a time, and runs the unit tests and these of tests/:
+# mutants.sh FOLDER 'PATTERN...' NAME... What no test noticed is listed, and fails. MUTANTS: more options.
+# The quick unit tests come first, built and run in two seconds, then those of tests/, and last, for what both left,
+# all of them with the slow ones, optimised.
 set -euo pipefail
 
 folder=$1 patterns=$2
@@ -11,7 +12,7 @@ set -f
 for pattern in $patterns; do files+=(--file "src/$pattern"); done
 set +f
 # To cargo, and not to its tests: else every test would be built for every change.
-for option in "$@"; do tests+=(--cargo-arg "$option"); done
+for name in "$@"; do tests+=(--cargo-arg --test --cargo-arg "$name"); done
 
 slow=()
 for name in ledger ten_thousand_applications bad_policies_are_told schema:: plain_loop depth_is_a_counter \
@@ -31,13 +32,20 @@ put_to() {
 }
 
 found=$folder/mutants.out
+count() { cat "$found/$1.txt" 2>/dev/null | wc -l; }
+unviable=0
+# What a stage could not compile, the next one counts among what was caught before.
+leave() { unviable=$((unviable + $(count unviable))); }
+
 mkdir -p "$folder/work"
 rm -rf "$found" "$found.old"
-put_to --profile mutants-first --minimum-test-timeout 20 --cargo-arg --lib -- -- "${slow[@]}"
-unviable=$(wc -l <"$found/unviable.txt")
-put_to --profile mutants --iterate "${tests[@]}"
+quick=(--profile mutants-first --minimum-test-timeout 20)
+put_to "${quick[@]}" --cargo-arg --lib -- -- "${slow[@]}"
+leave
+put_to "${quick[@]}" --iterate "${tests[@]}"
+leave
+put_to --profile mutants --iterate --cargo-arg --lib "${tests[@]}"
 
-count() { cat "$found/$1.txt" 2>/dev/null | wc -l; }
 missed=$(count missed)
 caught=$(($(count previously_caught) - unviable + $(count caught) + $(count timeout)))
 figure="$((caught + missed)) changes, $missed unnoticed"
