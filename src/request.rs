@@ -430,13 +430,14 @@ impl Iterator for Decoded<'_> {
 
     fn next(&mut self) -> Option<u8> {
         let digit = |byte: u8| char::from(byte).to_digit(16);
-        if let [b'%', high, low, rest @ ..] = self.0
+        let (byte, rest) = self.0.split_first()?;
+        if *byte == b'%'
+            && let [high, low, rest @ ..] = rest
             && let (Some(high), Some(low)) = (digit(*high), digit(*low))
         {
             self.0 = rest;
             return u8::try_from(high << 4 | low).ok();
         }
-        let (byte, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*byte)
     }

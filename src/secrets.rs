@@ -10,15 +10,21 @@ pub const HIDDEN: &[u8] = b"...";
 /// Most of a path that is looked at, in bytes: more than is told of it.
 const MAX_PATH: usize = 2048;
 
-/// Most of a word that is looked at: the header of a token, decoded, and more than any key.
+/// A word that is as long is a token, if it begins like one: the text may have been cut before the dot.
 const MAX_WORD: usize = 512;
 
 /// The start of a path, up to what looks like a token or an API key, or is one by its name.
 #[must_use]
 pub fn hide<'a>(path: &'a [u8], names: &[String]) -> Cow<'a, [u8]> {
     let path = path.get(..MAX_PATH).unwrap_or(path);
+    let bit = |byte: u8| 1_u32.rotate_left((folded(byte) % 32).into());
+    let first = |name: &String| name.bytes().next().map_or(0, bit);
+    let firsts = names.iter().map(first).fold(0, |all, bit| all | bit);
     let named = (0..path.len()).find_map(|at| {
         let rest = path.get(at..)?;
+        if firsts & bit(Decoded(rest).next()?) == 0 {
+            return None;
+        }
         let name = names.iter().find(|name| starts_with_name(rest, name))?;
         Some((at, name.as_str()))
     });
@@ -42,94 +48,129 @@ pub fn holds_secret(text: &[u8]) -> bool {
     find(text, true).is_some()
 }
 
-/// Where the first token begins, or the first key if keys are looked for.
+/// Where the first token begins, or the first key if keys are looked for. Each byte is read once.
 fn find(text: &[u8], keys: bool) -> Option<usize> {
-    (0..text.len()).find(|at| {
-        text.split_at_checked(*at).is_some_and(|(before, rest)| {
-            if !starts_word(before, rest) {
-                return false;
+    let mut rest = Decoded(text);
+    let mut run = Run::at(0);
+    loop {
+        let byte = rest.next();
+        let next = text.len().saturating_sub(rest.0.len());
+        match byte {
+            Some(byte) if is_word(&byte) => run.word.push(byte),
+            Some(byte @ (b'.' | b'~')) => run.divide(byte, next, keys),
+            _ => {
+                let found = run.end(keys);
+                if found.is_some() || byte.is_none() {
+                    return found;
+                }
+                run = Run::at(next);
             }
-            let word = Word::read(rest);
-            word.is_token(rest) || (keys && word.is_key())
-        })
-    })
+        }
+    }
 }
 
-/// What a word is like, decoded.
-#[derive(Default)]
+/// Words with dots and tildes between, decoded.
+struct Run {
+    at: usize,
+    /// Bytes before the word that is read.
+    before: usize,
+    /// `Q~` is in it.
+    marked: bool,
+    /// Where the first word begins that is a token or a key.
+    found: Option<usize>,
+    word: Word,
+}
+
+impl Run {
+    fn at(at: usize) -> Self {
+        Self {
+            at,
+            before: 0,
+            marked: false,
+            found: None,
+            word: Word::at(at),
+        }
+    }
+
+    /// A dot or a tilde, after which a word begins.
+    fn divide(&mut self, by: u8, next: usize, keys: bool) {
+        self.marked |= by == b'~' && self.word.last == b'Q';
+        self.look(by == b'.', keys);
+        self.before = self.length().saturating_add(1);
+        self.word = Word::at(next);
+    }
+
+    /// Where in it the first token or key begins.
+    fn end(mut self, keys: bool) -> Option<usize> {
+        self.look(false, keys);
+        // `...Q~...`: client secrets of Entra ID.
+        let is_secret = keys && self.marked && self.length() >= 32;
+        if is_secret { Some(self.at) } else { self.found }
+    }
+
+    fn look(&mut self, before_dot: bool, keys: bool) {
+        if self.word.is_token(before_dot) || (keys && self.word.is_key()) {
+            self.found.get_or_insert(self.word.at);
+        }
+    }
+
+    fn length(&self) -> usize {
+        self.before.saturating_add(self.word.length)
+    }
+}
+
+/// Letters, digits, `-` and `_` that follow each other, decoded.
 struct Word {
-    /// Its length, in letters, digits, `-` and `_`.
+    at: usize,
     length: usize,
     /// How many of these are hexadecimal digits.
     hexadecimal: usize,
     /// How many are letters and digits.
     alphanumeric: usize,
-    /// A dot ends it.
-    before_dot: bool,
-    /// It begins as OpenAI's keys do.
-    openai: bool,
-    /// Its length with dots and tildes.
-    whole: usize,
-    /// `Q~` is in it.
-    marked: bool,
+    /// How it begins.
+    first: [u8; 3],
+    last: u8,
 }
 
 impl Word {
-    fn read(text: &[u8]) -> Self {
-        const OPENAI: [u8; 3] = *b"sk-";
-        let mut word = Self::default();
-        let mut last = [0; 3];
-        for byte in Decoded(text).take(MAX_WORD) {
-            let ended = word.whole > word.length;
-            if is_word(&byte) && !ended {
-                word.length = word.length.saturating_add(1);
-                word.hexadecimal = word
-                    .hexadecimal
-                    .saturating_add(byte.is_ascii_hexdigit().into());
-                word.alphanumeric = word
-                    .alphanumeric
-                    .saturating_add(byte.is_ascii_alphanumeric().into());
-            } else if matches!(byte, b'.' | b'~') || is_word(&byte) {
-                word.before_dot |= !ended && byte == b'.';
-            } else {
-                break;
-            }
-            word.whole = word.whole.saturating_add(1);
-            last = [last[1], last[2], byte];
-            word.openai |= word.length == OPENAI.len() && last == OPENAI;
-            word.marked |= last.ends_with(b"Q~");
+    fn at(at: usize) -> Self {
+        Self {
+            at,
+            length: 0,
+            hexadecimal: 0,
+            alphanumeric: 0,
+            first: [0; 3],
+            last: 0,
         }
-        word
     }
 
-    /// A word of base64url, ended by a dot, that stands for `{` and a quote or a space (RFC 7515 section 3.1). One whose
-    /// end is not looked for is taken for one.
-    fn is_token(&self, text: &[u8]) -> bool {
-        let is_header = self.length >= 8 && self.before_dot;
-        matches!(text, [b'e', b'y' | b'w', ..]) && (is_header || self.length == MAX_WORD)
+    fn push(&mut self, byte: u8) {
+        if let Some(first) = self.first.get_mut(self.length) {
+            *first = byte;
+        }
+        self.last = byte;
+        let count = |counter: &mut usize, counts: bool| {
+            *counter = counter.saturating_add(counts.into());
+        };
+        count(&mut self.length, true);
+        count(&mut self.hexadecimal, byte.is_ascii_hexdigit());
+        count(&mut self.alphanumeric, byte.is_ascii_alphanumeric());
+    }
+
+    /// A word of base64url, ended by a dot, that stands for `{` and a quote or a space (RFC 7515 section 3.1). One that is
+    /// longer than any header is taken for one without its dot.
+    fn is_token(&self, before_dot: bool) -> bool {
+        let is_header = self.length >= 8 && before_dot;
+        matches!(self.first, [b'e', b'y' | b'w', _]) && (is_header || self.length >= MAX_WORD)
     }
 
     /// By the forms that keys have today: 32 hexadecimal digits (Azure AI services, API Management), 84 letters and
-    /// digits (Azure AI services), `sk-...` (OpenAI), `...Q~...` (client secrets of Entra ID).
+    /// digits (Azure AI services), `sk-...` (OpenAI).
     fn is_key(&self) -> bool {
         (self.length == 32 && self.hexadecimal == 32)
             || (self.length > 64 && self.alphanumeric == self.length)
-            || (self.length >= 20 && self.openai)
-            || (self.whole >= 32 && self.marked)
+            || (self.length >= 20 && self.first == *b"sk-")
     }
-}
-
-/// Whether a word starts here, and neither it nor an escape has started before.
-fn starts_word(before: &[u8], rest: &[u8]) -> bool {
-    let is_digit = u8::is_ascii_hexdigit;
-    let in_escape = match (before, rest) {
-        ([.., b'%'], [high, low, ..]) | ([.., b'%', high], [low, ..]) => {
-            is_digit(high) && is_digit(low)
-        }
-        _ => false,
-    };
-    let follows_escape = matches!(before, [.., b'%', _, _]);
-    !in_escape && (follows_escape || !before.last().is_some_and(is_word))
 }
 
 /// Letters, digits, `-` and `_`: base64url.
@@ -250,6 +291,40 @@ mod tests {
         }
         // Two words with a dot between are no key of their length.
         assert!(!holds_secret(b"5eed5eed01234567.89abcdef5eed5eed"));
+    }
+
+    #[test]
+    fn the_first_secret_of_several_is_found() {
+        const KEY: &str = "5eed5eed0123456789abcdef5eed5eed";
+        for (text, at) in [
+            (format!("/a.{KEY}.eyJhbGci.x"), 3),
+            (format!("/a.eyJhbGci.{KEY}"), 3),
+            (format!("/a~{KEY}~{KEY}"), 3),
+            (format!("/a.{KEY}.Q~b"), 1),
+            (format!("/..{KEY}.Q~b"), 1),
+            (format!("/aQ.~{KEY}"), 5),
+            (format!("/a%41%2e{KEY}"), 8),
+            (format!("/%65yJhbGci.{KEY}"), 1),
+        ] {
+            assert_eq!(find(text.as_bytes(), true), Some(at), "{text}");
+        }
+        assert_eq!(
+            find(format!("/{KEY}.eyJhbGci.x").as_bytes(), false),
+            Some(34)
+        );
+    }
+
+    /// What begins a word at every byte of it, or reads one to its end, is looked at no longer than other text.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test of how long it takes")]
+    fn no_text_takes_long() {
+        for piece in ["~", ".", "a.", "%41", "%2e", "ey", "%", "eyJhbGci~", "Q~"] {
+            let text = piece.repeat(2_000_000 / piece.len());
+            let began = std::time::Instant::now();
+            let found = holds_secret(text.as_bytes());
+            assert_eq!(found, ["%41", "ey", "Q~"].contains(&piece), "{piece}");
+            assert!(began.elapsed().as_secs() < 5, "{piece}");
+        }
     }
 
     #[test]

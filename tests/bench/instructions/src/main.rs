@@ -18,7 +18,7 @@ use tollgate::gateway::{Gateway, Patience, Verdict};
 use tollgate::keys::KeySet;
 use tollgate::policy::Policy;
 use tollgate::refusal::Outcome;
-use tollgate::request::HeaderMap;
+use tollgate::request::{HeaderMap, RequestHead};
 use tollgate::store::MemoryStore;
 use tollgate::telling::{RequestLine, Told};
 use tollgate::time::Time;
@@ -36,7 +36,7 @@ const PIECE: usize = 1_400;
 /// A case: prepares what it needs, and answers with what is counted.
 type Case = (&'static str, fn() -> Box<dyn FnMut()>);
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 12] = [
     ("known token", || known(&json!({}))),
     ("known token, one limit", || known(&limits(1))),
     ("known token, four limits", || known(&limits(4))),
@@ -49,6 +49,7 @@ const CASES: [Case; 11] = [
         refused(("authorization", "Bearer garbage.garbage.garbage"))
     }),
     ("request line", request_line),
+    ("path of 2 KB without words, told", || told("~")),
     ("JSON answer of 4 KB", || {
         read_answer("application/json", json_answer())
     }),
@@ -257,7 +258,7 @@ fn request_line() -> Box<dyn FnMut()> {
             told: &told,
             policy: &policy,
             method: b"POST",
-            path: CHAT.as_bytes(),
+            path: &RequestHead::read(&head, &policy).path_to_tell(&policy.api_keys.query),
             api_version: Some(b"2024-10-21"),
             status: Some(200),
             client: Some(b"10.0.0.1:50000"),
@@ -266,6 +267,17 @@ fn request_line() -> Box<dyn FnMut()> {
             usage: None,
         };
         black_box(line.to_json());
+    })
+}
+
+/// What is told of a path is searched for secrets first, whoever sent it.
+fn told(piece: &str) -> Box<dyn FnMut()> {
+    let policy = Rc::clone(gateway(&json!({})).policy());
+    let path = format!("/{}", piece.repeat(2_047));
+    let head = HeaderMap::from_pairs([(&b":path"[..], path.as_bytes())]);
+    Box::new(move || {
+        let head = RequestHead::read(black_box(&head), &policy);
+        assert_eq!(head.path_to_tell(&policy.api_keys.query).len(), path.len());
     })
 }
 
