@@ -134,8 +134,9 @@ impl Schedule {
         if !self.usable(now, refresh) {
             return elapsed(self.attempted_at, now) >= self.cold_retry();
         }
-        let refresh_due =
-            self.failures > 0 || now >= self.next_at || is_ahead(self.fetched_at, now);
+        // A policy with a shorter interval may have come since.
+        let is_old = elapsed(self.fetched_at, now) >= refresh.every;
+        let refresh_due = self.failures > 0 || now >= self.next_at || is_old;
         self.floor_passed(now, refresh) && (refresh_due || wanted)
     }
 
@@ -318,6 +319,18 @@ mod tests {
         let schedule = loaded();
         assert!(!schedule.due(T + 3_239_999, &REFRESH, false));
         assert!(schedule.due(T + 3_600_000, &REFRESH, false));
+    }
+
+    #[test]
+    fn a_shorter_interval_holds_for_the_set_that_is_there() {
+        let schedule = loaded();
+        let hasty = Refresh {
+            every: 600_000,
+            ..REFRESH
+        };
+        assert!(!schedule.due(T + 599_999, &hasty, false));
+        assert!(schedule.due(T + 600_000, &hasty, false));
+        assert!(!schedule.due(T + 600_000, &REFRESH, false));
     }
 
     #[test]
