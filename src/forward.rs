@@ -4,7 +4,7 @@ use crate::credential::Credential;
 use crate::json::Value;
 use crate::jwt::{Caller, Claims};
 use crate::policy::{ApiKeyAction, App, HeaderSource, Policy};
-use crate::request::{RequestHead, protocols_without_keys};
+use crate::request::{PROTOCOLS, RequestHead, protocols_without_keys};
 
 /// Changes to the headers of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,7 +48,10 @@ impl HeaderChanges {
         self.remove
             .extend(head.key_headers.iter().map(|name| name.to_vec()));
         if let Some(protocols) = &head.key_protocols {
-            self.set_or_remove("sec-websocket-protocol", protocols_without_keys(protocols));
+            let names = protocols.iter().map(|(name, _)| *name);
+            let others = names.filter(|name| *name != PROTOCOLS.as_bytes());
+            self.remove.extend(others.map(<[u8]>::to_vec));
+            self.set_or_remove(PROTOCOLS, protocols_without_keys(protocols));
         }
     }
 

@@ -419,6 +419,9 @@ impl Gateway {
         store: &dyn SharedStore,
         known: &mut Option<Rc<Claims>>,
     ) -> Result<Caller, Stop> {
+        if !now.is_known() {
+            return Err(Refusal::Host.into());
+        }
         let policy = Rc::clone(&self.policy);
         if let Some(found) = found
             && let Some(issuer) = policy.issuers.get(found.issuer)
@@ -694,7 +697,7 @@ fn permit(
     let Some(deployments) = &app.deployments else {
         return Ok(());
     };
-    let is_included = |name: &&[u8]| {
+    let is_included = |(_, name): &(&[u8], &[u8])| {
         str::from_utf8(name).is_ok_and(|name| is_deployment(name) && deployments.include(name))
     };
     if !head.image_deployments.iter().all(is_included) {

@@ -18,6 +18,9 @@ const OVERRIDES: [&str; 5] = [
 ];
 
 /// By which a request names the deployment that makes images for it (Azure OpenAI, "Image generation tool").
+/// The subprotocols that a WebSocket's client offers (RFC 6455 section 11.3.4), as it is sent to the backend.
+pub const PROTOCOLS: &str = "sec-websocket-protocol";
+
 const IMAGE_DEPLOYMENT: &str = "x-ms-oai-image-generation-deployment";
 
 /// By which a request goes on in another protocol (RFC 9110 section 7.8).
@@ -124,12 +127,13 @@ pub struct RequestHead<'a> {
     pub key_in_query: bool,
     /// Whether the query holds a token (RFC 6750 section 2.3), which is none of the ways to send one here.
     pub token_in_query: bool,
-    /// Values of `sec-websocket-protocol`, when one of them holds an API key.
-    pub key_protocols: Option<Vec<&'a [u8]>>,
+    /// Every `sec-websocket-protocol`, its name as it was sent and its value, when one of them holds an API key.
+    pub key_protocols: Option<Vec<(&'a [u8], &'a [u8])>>,
     /// Names of headers that callers must not send: identity headers and overrides.
     pub foreign: Vec<&'a [u8]>,
-    /// Every value of `x-ms-oai-image-generation-deployment`: a second deployment that the request runs.
-    pub image_deployments: Vec<&'a [u8]>,
+    /// Every `x-ms-oai-image-generation-deployment`, its name as it was sent and its value: a second deployment
+    /// that the request runs.
+    pub image_deployments: Vec<(&'a [u8], &'a [u8])>,
     /// `access-control-request-method` is there.
     pub asks_for_method: bool,
     /// `accept-encoding` is there.
@@ -164,7 +168,7 @@ impl<'a> RequestHead<'a> {
                     head.authorization.push(value);
                     continue;
                 }
-                _ if same_name(name, "sec-websocket-protocol") => protocols.push(value),
+                _ if same_name(name, PROTOCOLS) => protocols.push((name, value)),
                 _ => {}
             }
             // A policy may name one of the others, too.
@@ -172,7 +176,7 @@ impl<'a> RequestHead<'a> {
                 head.note_special(name, value, policy);
             }
         }
-        if protocols.iter().any(|value| list_holds_key(value)) {
+        if protocols.iter().any(|(_, value)| list_holds_key(value)) {
             head.key_protocols = Some(protocols);
         }
         if let Some(query) = head.query {
@@ -186,7 +190,7 @@ impl<'a> RequestHead<'a> {
 
     fn note_special(&mut self, name: &'a [u8], value: &'a [u8], policy: &Policy) {
         if same_name(name, IMAGE_DEPLOYMENT) {
-            self.image_deployments.push(value);
+            self.image_deployments.push((name, value));
         }
         self.upgrades |= same_name(name, UPGRADE);
         if policy
@@ -211,8 +215,9 @@ impl<'a> RequestHead<'a> {
     /// Names that have no business in trailers: those of what decides, in any policy.
     pub fn unfit_for_trailers(&self) -> impl Iterator<Item = &'a [u8]> {
         let credential = (!self.authorization.is_empty()).then_some(&b"authorization"[..]);
+        let deployments = self.image_deployments.iter().map(|(name, _)| *name);
         let named = self.key_headers.iter().chain(&self.foreign).copied();
-        named.chain(credential)
+        named.chain(deployments).chain(credential)
     }
 
     /// Whether this is a CORS preflight request (Fetch standard, "CORS protocol").
@@ -321,12 +326,12 @@ impl Lengths {
     }
 }
 
-/// The protocols of `sec-websocket-protocol` values that hold no API key, as one value.
+/// The protocols of `sec-websocket-protocol` headers that hold no API key, as one value.
 #[must_use]
-pub fn protocols_without_keys(values: &[&[u8]]) -> Vec<u8> {
-    let kept: Vec<&[u8]> = values
+pub fn protocols_without_keys(headers: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let kept: Vec<&[u8]> = headers
         .iter()
-        .flat_map(|value| value.split(|byte| *byte == b','))
+        .flat_map(|(_, value)| value.split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
         .filter(|protocol| !is_key_protocol(protocol) && !protocol.is_empty())
         .collect();
@@ -508,7 +513,7 @@ mod tests {
             ("Api_Key", "k"),
             ("x-app-id", "evil"),
             ("x-original-url", "/status"),
-            ("x-ms-oai-image-generation-deployment", "d"),
+            ("X-MS-OAI-Image_Generation-Deployment", "d"),
         ]);
         let head = RequestHead::read(&headers, &policy);
         assert_eq!((head.method, head.path), (&b"POST"[..], &b"/a"[..]));
@@ -517,9 +522,16 @@ mod tests {
         assert_eq!(head.authorization, [b"one", b"two"]);
         assert_eq!(head.key_headers, [b"Api_Key"]);
         assert_eq!(head.foreign, [&b"x-app-id"[..], b"x-original-url"]);
-        assert_eq!(head.image_deployments, [b"d"]);
+        let image: &[u8] = b"X-MS-OAI-Image_Generation-Deployment";
+        assert_eq!(head.image_deployments, [(image, &b"d"[..])]);
         let unfit: Vec<_> = head.unfit_for_trailers().collect();
-        let expected: [&[u8]; 4] = [b"Api_Key", b"x-app-id", b"x-original-url", b"authorization"];
+        let expected = [
+            b"Api_Key",
+            &b"x-app-id"[..],
+            b"x-original-url",
+            image,
+            b"authorization",
+        ];
         assert_eq!(unfit, expected);
         assert!(!head.asks_for_method && !head.accepts_encodings && !head.is_preflight());
         assert_eq!(*head.path_to_tell(&[]), *b"/a");
@@ -707,16 +719,17 @@ mod tests {
 
     #[test]
     fn websocket_protocols_give_up_their_keys() {
-        let values: [&[u8]; 2] = [b"realtime, OpenAI-insecure-api-key.sk-1", b"openai-beta.x"];
-        assert!(list_holds_key(values[0]));
-        assert!(!list_holds_key(values[1]));
+        let named = |value: &'static str| (PROTOCOLS.as_bytes(), value.as_bytes());
+        let values = ["realtime, OpenAI-insecure-api-key.sk-1", "openai-beta.x"].map(named);
+        assert!(list_holds_key(values[0].1));
+        assert!(!list_holds_key(values[1].1));
         for list in [
             "a;openai-insecure-api-key.sk-1",
             "a openai-insecure-api-key.sk-1",
             "\"OPENAI-insecure-api-key.sk-1\"",
         ] {
             assert!(list_holds_key(list.as_bytes()), "{list}");
-            assert_eq!(protocols_without_keys(&[list.as_bytes()]), b"", "{list}");
+            assert_eq!(protocols_without_keys(&[named(list)]), b"", "{list}");
         }
         assert!(!list_holds_key(b"x-openai-insecure-api-key.sk-1"));
         assert_eq!(protocols_without_keys(&values), b"realtime, openai-beta.x");

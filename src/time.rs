@@ -14,6 +14,12 @@ impl Time {
         Self(nanos)
     }
 
+    /// Whether the host told it. The moment at which 1970 began stands for a clock that failed.
+    #[must_use]
+    pub const fn is_known(self) -> bool {
+        self.0 > 0
+    }
+
     /// From whole milliseconds.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {

@@ -164,6 +164,11 @@ fn the_model_is_read_where_there_is_one_reading() {
         "application/json; charset=utf-7",
         "application/json; charset = utf-16",
         "text/plain",
+        "application/x-www-form-urlencoded, a/b+json",
+        "application/x-www-form-urlencoded a/b+json",
+        "multipart/form-data/x+json",
+        "/x+json",
+        "x+json",
         "",
     ] {
         let refused = model(&[("content-type", content_type)], text);

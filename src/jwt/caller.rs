@@ -135,7 +135,9 @@ fn check_tenant(claims: &Claims, tenant: &Tenant) -> Result<(), ClaimRefusal> {
 }
 
 fn check_required(claims: &Claims, required: &RequiredClaim) -> Result<(), ClaimRefusal> {
-    let Some(value) = claims.named(&required.name) else {
+    let value = claims.named(&required.name);
+    // Without a value it says nothing.
+    let Some(value) = value.filter(|value| !matches!(value, Value::Null)) else {
         return Err(ClaimRefusal::ClaimNotFound(required.name.clone()));
     };
     let holds = |wanted: &String| holds(value, wanted, &required.separator);

@@ -336,16 +336,11 @@ fn application(
         (AppClaim::ByVersion, Some(Version::V2)) => ("azp", found.azp, found.appid),
         (AppClaim::ByVersion, None) => return Err(missing("ver")),
     };
-    let app_id = claim
-        .ok_or_else(|| missing(name))?
-        .as_str()
-        .and_then(Guid::parse)
-        .ok_or(ClaimError::Type("app id"))?;
+    let id = |claim| guid(claim, "app id");
+    let app_id = id(claim)?.ok_or_else(|| missing(name))?;
     // Optional claims can add the other version's name; two applications in one token is one
     // too many.
-    if let Some(value) = other
-        && value.as_str().and_then(Guid::parse) != Some(app_id)
-    {
+    if id(other)?.is_some_and(|other| other != app_id) {
         return Err(ClaimError::Value("app id"));
     }
     Ok(app_id)

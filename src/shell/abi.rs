@@ -192,13 +192,12 @@ pub(super) fn log_level() -> Outcome<u32> {
     Ok(level)
 }
 
-/// The host's clock.
+/// The host's clock, or a time that is not known ([`Time::is_known`]).
 pub(super) fn now() -> Time {
     let mut nanos = 0;
-    // SAFETY: the pointer is to a live u64. On failure the time stays 1970, when no token is
-    // valid yet: closed.
-    let _ = unsafe { proxy_get_current_time_nanoseconds(&raw mut nanos) };
-    Time::from_nanos(nanos)
+    // SAFETY: the pointer is to a live u64.
+    let told = checked(unsafe { proxy_get_current_time_nanoseconds(&raw mut nanos) });
+    told.map(|()| Time::from_nanos(nanos)).unwrap_or_default()
 }
 
 /// Asks for ticks of the effective context's root.

@@ -131,13 +131,7 @@ impl MediaType {
             .next()
             .unwrap_or_default()
             .trim_ascii();
-        let ends_with = |suffix: &[u8]| {
-            let start = essence.len().checked_sub(suffix.len());
-            start
-                .and_then(|start| essence.get(start..))
-                .is_some_and(|end| end.eq_ignore_ascii_case(suffix))
-        };
-        if essence.eq_ignore_ascii_case(b"application/json") || ends_with(b"+json") {
+        if essence.eq_ignore_ascii_case(b"application/json") || is_structured_json(essence) {
             Self::Json
         } else if essence.eq_ignore_ascii_case(b"text/event-stream") {
             Self::Events
@@ -145,6 +139,19 @@ impl MediaType {
             Self::Other
         }
     }
+}
+
+/// `type/subtype+json` (RFC 6839 section 3.1), with nothing beside it that another reader might take for the type.
+fn is_structured_json(essence: &[u8]) -> bool {
+    const SUFFIX: &[u8] = b"+json";
+    let end = essence.len().checked_sub(SUFFIX.len());
+    let slashes = essence.iter().filter(|byte| **byte == b'/').count();
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && *byte != b',';
+    end.and_then(|end| essence.get(end..))
+        .is_some_and(|end| end.eq_ignore_ascii_case(SUFFIX))
+        && essence.iter().all(is_plain)
+        && slashes == 1
+        && !essence.starts_with(b"/")
 }
 
 /// Whether an answer is a stream of events.

@@ -491,11 +491,14 @@ enum List {
 }
 
 impl List {
+    /// In any case, as a reader may take it.
     fn of(name: &str) -> Self {
-        match name {
-            "prompt" => Self::Prompts,
-            "data_sources" => Self::DataSources,
-            _ => Self::Other,
+        if name.eq_ignore_ascii_case("prompt") {
+            Self::Prompts
+        } else if name.eq_ignore_ascii_case("data_sources") {
+            Self::DataSources
+        } else {
+            Self::Other
         }
     }
 }
