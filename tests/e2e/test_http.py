@@ -218,6 +218,7 @@ def test_r21_trailers_hold_nothing_that_decides(start_gateway, stand_ins, token)
 
         gateway = start_gateway(stand_ins, edit=edit)
         trailers = ["x-checksum: 7", "X-App-Id: evil", "x-app-name: evil", "api-key: k", "x-http-method-override: DELETE"]
+        trailers.append("x-ms-oai-image-generation-deployment: gpt-image-1")
         trailers.append(f"authorization: Bearer {token}")
         for body in (b'{"model":"gpt-4o"}', b'{"model":"gpt-4o","stream":true}'):
             request = head(
