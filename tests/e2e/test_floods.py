@@ -16,7 +16,7 @@ from .harness import new_app, shipped_policy
 from .harness.direct import add_refusing_listener, answer_directly
 from .harness.figures import figure
 from .harness.load import Load, Memory, request, send
-from .harness.processes import free_port
+from .harness.processes import cpu, free_port
 from .harness.tokens import b64, unb64
 
 THOROUGH = bool(os.environ.get("THOROUGH"))
@@ -27,6 +27,9 @@ GOOD_RATE = 200
 # So many rounds of each kind: a flood that does slow good callers slows them in most.
 ROUNDS, SECONDS = 9, 8
 MOST_SLOWER = 1.2
+
+# Requests with a path of so many bytes: more than is told of it.
+PATHS, LONG_PATH, MOST_COSTLIER = 1_000, 2_040, 3
 
 KIDS = 10_000
 # The goal gives them a minute.
@@ -110,6 +113,26 @@ def test_r7_a_flood_of_garbage_does_not_slow_good_callers(start, stand_ins, good
     # Where the load takes a core by itself, its programs and Envoy wait for each other: that is told, and no fault.
     if (good_rate, flood_rate) == RATES[0]:
         assert beside_bare, p99
+
+
+@pytest.mark.parametrize("piece", ["~", "a.", "%41"])
+def test_r7_no_path_costs_more_than_another(start_gateway, stand_ins, piece):
+    """Each is searched for what the request log must not tell, which anybody can have done: no token is needed."""
+    gateway = start_gateway(stand_ins, edit=answer_directly)
+
+    def cost(path: str) -> int:
+        before = cpu(gateway.pid)
+        report = send(gateway, [request(path=path)], count=PATHS)
+        assert report.of() == {"401 TokenNotPresent": PATHS}
+        return cpu(gateway.pid) - before
+
+    plain = "/" + "a" * LONG_PATH
+    cost(plain)
+    usual = cost(plain)
+    odd = cost("/" + (piece * LONG_PATH)[:LONG_PATH])
+    no_more = odd < MOST_COSTLIER * usual
+    figure("R7", f"2 KB of {piece!r} in a path, with the request log", f"{odd / usual:.1f} times a plain one", no_more)
+    assert no_more, (odd, usual)
 
 
 def test_r10_a_flood_of_unknown_kids_makes_no_flood_of_fetches(start, own_stand_ins):
