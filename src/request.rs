@@ -618,6 +618,7 @@ mod tests {
             "api-key]=1",
             "api%00key=1",
             "a+api-key=1",
+            "a.i-key=1",
             "[api-key]=1",
             "api",
             "%",
@@ -627,6 +628,9 @@ mod tests {
         }
         for query in ["api_key=1", "api-key=1", "API%5fKEY"] {
             assert!(holds(query, &["api_key".to_owned()]));
+        }
+        for query in ["my.key=1", "my+key=1"] {
+            assert!(holds(query, &["my.key".to_owned()]));
         }
         let head = RequestHead {
             path: b"/p",

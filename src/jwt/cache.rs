@@ -243,6 +243,11 @@ mod tests {
         assert_eq!(weight(most), MAX_BYTES);
         assert!(kept(claims(most)));
         assert!(!kept(claims(most + 1)));
+        // So may two.
+        let mut cache = TokenCache::default();
+        cache.keep(b"c.b.a", 0, claims(most - weight(0)));
+        cache.keep(b"a.b.c", 0, claims(0));
+        assert_eq!((cache.len(), cache.bytes), (2, MAX_BYTES));
     }
 
     #[test]

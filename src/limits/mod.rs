@@ -273,27 +273,27 @@ mod tests {
 
     #[test]
     fn a_limit_keeps_its_name_whatever_stands_beside_it() {
-        let scope = Scope {
-            operations: Some(Permissions::default()),
-            ..Scope::default()
-        };
         let calls = limit(2, MINUTE, Count::All);
         let tokens = Limit {
             measure: Measure::Tokens { reserve: true },
             ..calls.clone()
         };
-        let scoped = Limit {
-            scope,
+        let scoped = |operations| Limit {
+            scope: Scope {
+                operations: Some(operations),
+                ..Scope::default()
+            },
             ..calls.clone()
         };
-        let all = [calls, tokens, scoped];
+        let (nothing, all) = (Permissions::default(), Permissions::named("*"));
+        let all = [scoped(nothing), scoped(all), tokens, calls];
         let alone: Vec<_> = all
             .iter()
             .map(|limit| name_limits(std::slice::from_ref(limit)).remove(0).id)
             .collect();
         assert_eq!(
             alone.iter().collect::<std::collections::HashSet<_>>().len(),
-            3
+            4
         );
         let together: Vec<_> = name_limits(&all)
             .into_iter()
