@@ -263,7 +263,8 @@ impl<'de> Visitor<'de> for Node {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value<'de>, A::Error> {
         let depth = self.deeper().map_err(A::Error::custom)?;
-        let mut object: Vec<(Cow<'de, str>, Value<'de>)> = Vec::with_capacity(ROOM);
+        // No room beforehand: a text can be all objects, and empty ones.
+        let mut object: Vec<(Cow<'de, str>, Value<'de>)> = Vec::new();
         let mut shapes = Shapes::default();
         while let Some(name) = members.next_key_seed(Name)? {
             if shapes.may_repeat(&name)
@@ -316,9 +317,6 @@ impl<'de> Visitor<'de> for Name {
 fn is_same(one: &str, other: &str) -> bool {
     one.len() == other.len() && one.as_bytes().last() == other.as_bytes().last() && one == other
 }
-
-/// Room for the members of most objects.
-const ROOM: usize = 8;
 
 /// The shapes of the names that an object has: a new one cannot be a repeat, and most are new.
 #[derive(Default)]

@@ -393,11 +393,25 @@ fn is_key_protocol(protocol: &[u8]) -> bool {
         .any(|(start, _)| start.eq_ignore_ascii_case(KEY_SUBPROTOCOL))
 }
 
-/// The names of a query's parameters. `;` and a second `?` separate too: some readers split there.
+/// The names of a query's parameters, without what no reader counts before them ([`reads_as`]), which may be long and is
+/// then read once. `;` and a second `?` separate too: some readers split there.
 fn names(query: &[u8]) -> impl Iterator<Item = &[u8]> {
     query
         .split(|byte| matches!(byte, b'&' | b';' | b'?'))
         .map(|pair| pair.split(|byte| *byte == b'=').next().unwrap_or_default())
+        .map(|name| {
+            let mut name = Decoded(name);
+            let mut rest = name.clone();
+            while rest.next().is_some_and(is_skipped) {
+                name = rest.clone();
+            }
+            name.0
+        })
+}
+
+/// Whether readers skip a byte before a parameter's name.
+fn is_skipped(byte: u8) -> bool {
+    byte <= b' ' || matches!(byte, b'+' | b'?')
 }
 
 /// Whether a parameter's name is one of these, however it is encoded.
@@ -414,8 +428,8 @@ pub(crate) fn reads_as(encoded: &[u8], known: &str) -> bool {
         return false;
     }
     let mut name = Decoded(encoded)
-        .map(|byte| if byte == b'+' { b' ' } else { byte })
-        .skip_while(|byte| *byte <= b' ' || *byte == b'?');
+        .skip_while(|byte| is_skipped(*byte))
+        .map(|byte| if byte == b'+' { b' ' } else { byte });
     let same = |byte: u8, wanted: u8| match byte {
         b'.' | b' ' => wanted == b'.' || folded(wanted) == b'-',
         byte => folded(byte) == folded(wanted),

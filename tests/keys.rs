@@ -134,6 +134,27 @@ fn requests_that_wait_are_decided_though_a_later_one_saw_the_keys_first() {
     assert!(two.gateway.sync(&*store, now).is_empty(), "once");
 }
 
+/// A thousand requests may wait: they are not decided anew, to no avail, with every attempt.
+#[test]
+fn a_failure_is_no_news_as_long_as_there_is_no_set() {
+    let store = Rc::new(MemoryStore::default());
+    let mut one = Bench::sharing(&policy(), Rc::clone(&store));
+    let mut two = Bench::sharing(&policy(), Rc::clone(&store));
+    let mut fail = |one: &mut Bench, wait: u64| {
+        one.now += wait;
+        let call = one.begin().unwrap();
+        one.reply(&call, &nothing()).unwrap_err();
+        two.gateway.sync(&*store, one.time())
+    };
+    assert!(fail(&mut one, 0).is_empty());
+    assert!(fail(&mut one, 250).is_empty());
+    one.now += 500;
+    one.fetch(&set(&[&*SIGNER]));
+    // Now it is an answer for who waits for a key that the set does not have.
+    assert_eq!(fail(&mut one, 3_600_000), [0]);
+    assert_eq!(fail(&mut one, 300_000), [0]);
+}
+
 #[test]
 fn the_first_request_waits_for_the_first_fetch() {
     let mut worker = Bench::new(&policy());

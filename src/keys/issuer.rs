@@ -272,14 +272,14 @@ impl FetchedKeys {
     }
 
     /// What a change of the shared state looks like: waiting requests are decided anew when this
-    /// changes.
+    /// changes. As long as there is no set, a failure ends nobody's wait.
     #[must_use]
     pub fn state(&self) -> (u64, u64, u64) {
-        (
-            self.generation,
-            self.schedule.failures,
-            self.schedule.fetched_at,
-        )
+        let failures = match self.set {
+            Some(_) => self.schedule.failures,
+            None => 0,
+        };
+        (self.generation, failures, self.schedule.fetched_at)
     }
 
     /// Whether there is a set that may serve now.

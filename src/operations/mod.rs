@@ -248,6 +248,9 @@ fn segments(path: &str) -> impl Iterator<Item = &[u8]> {
 }
 
 fn as_deployment(segment: &[u8]) -> Option<&str> {
+    if segment.len() > MAX_DEPLOYMENT {
+        return None;
+    }
     let segment = str::from_utf8(segment).ok()?;
     is_deployment(segment).then_some(segment)
 }
