@@ -2,7 +2,7 @@
 # Changes the files of src that match the patterns $2, one change at a time, and runs the unit tests and these of tests/:
 # mutants.sh FOLDER 'PATTERN...' NAME... What no test noticed is listed, and fails. MUTANTS: more options.
 # The quick unit tests come first, built and run in two seconds, then those of tests/, and last, for what both left,
-# all of them with the slow ones, optimised.
+# all unit tests, optimised, as the slow ones need it.
 set -euo pipefail
 
 folder=$1 patterns=$2
@@ -44,7 +44,7 @@ put_to "${quick[@]}" --cargo-arg --lib -- -- "${slow[@]}"
 leave
 put_to "${quick[@]}" --iterate "${tests[@]}"
 leave
-put_to --profile mutants --iterate --cargo-arg --lib "${tests[@]}"
+put_to --profile mutants --iterate --cargo-arg --lib
 
 missed=$(count missed)
 caught=$(($(count previously_caught) - unviable + $(count caught) + $(count timeout)))
