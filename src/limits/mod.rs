@@ -272,6 +272,26 @@ mod tests {
     }
 
     #[test]
+    fn of_limits_that_have_room_at_the_same_time_the_first_is_told() {
+        let store = MemoryStore::default();
+        let named = |first, second| {
+            name_limits(&[
+                limit(first, MINUTE, Count::All),
+                limit(second, MINUTE, Count::Success),
+            ])
+        };
+        for _ in 0..2 {
+            call(&store, &named(5, 5), NOW).unwrap();
+        }
+        for (first, second) in [(1, 2), (2, 1)] {
+            let reached = |limits: Vec<_>| call(&store, &limits, NOW).unwrap_err();
+            let both = reached(named(first, second));
+            assert_eq!(both, reached(named(first, 5)));
+            assert_eq!(both.room_in, reached(named(5, second)).room_in);
+        }
+    }
+
+    #[test]
     fn a_limit_keeps_its_name_whatever_stands_beside_it() {
         let calls = limit(2, MINUTE, Count::All);
         let tokens = Limit {

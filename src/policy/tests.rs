@@ -488,6 +488,9 @@ fn refresh_times() {
     assert_eq!(refresh(r#""every": "5m""#).at_most_every, 300_000);
     assert_eq!(refresh(r#""every": "24h""#).at_most_every, 300_000);
     assert_eq!(refresh(r#""at_most_every": "1h""#).at_most_every, 3_600_000);
+    let longest = refresh(r#""every": "8784h", "keep_stale_for": "8784h""#);
+    let year = 366 * 86_400_000;
+    assert_eq!((longest.every, longest.keep_stale_for), (year, year));
 }
 
 #[test]
