@@ -139,11 +139,15 @@ fn a_token_is_judged_by_the_clock_of_the_moment() {
 fn the_beginning_and_the_end_of_time() {
     let process = Process::new();
     let mut vm = Vm::start(&process, &limited(json!({ "calls": 5, "per": "60s" })));
-    for at in [0, 1, 4_102_444_800, 18_000_000_000] {
+    let token = Token::v1(&Process::new()).claim("nbf", 0).claim("iat", 0);
+    let token = token.claim("exp", 20_000_000_000_u64).sign(keys::rsa(0));
+    for at in [1, 4_102_444_800, 18_000_000_000] {
         process.clock().set(at);
-        let token = Token::v1(&Process::new()).claim("nbf", 0).claim("iat", 0);
-        let token = token.claim("exp", 20_000_000_000_u64).sign(keys::rsa(0));
         assert!(vm.request().bearer(&token).send().is_forwarded(), "at {at}");
         vm.tick();
     }
+    // Where a clock that fails stands.
+    process.clock().set(0);
+    assert_eq!(vm.request().bearer(&token).send().code(), "InternalError");
+    vm.tick();
 }
