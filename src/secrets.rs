@@ -216,6 +216,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn names_that_begin_alike_are_all_found() {
+        let names = ["api-key".to_owned(), "access".to_owned()];
+        assert_eq!(*hide(b"/x;api-key=1", &names), *b"/x;api-key...");
+        assert_eq!(*hide(b"/x;access=1", &names), *b"/x;access...");
+    }
+
     /// A deployment's name has up to 64 letters and digits.
     #[test]
     fn a_name_is_no_key() {
