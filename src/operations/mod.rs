@@ -248,6 +248,7 @@ fn segments(path: &str) -> impl Iterator<Item = &[u8]> {
 }
 
 fn as_deployment(segment: &[u8]) -> Option<&str> {
+    // Before it is decoded: it may be long, and is looked at for every row of the table.
     if segment.len() > MAX_DEPLOYMENT {
         return None;
     }

@@ -18,7 +18,7 @@ slow=()
 for name in ledger ten_thousand_applications bad_policies_are_told schema:: plain_loop depth_is_a_counter \
     is_bounded_in callers_who_take_turns no_window_holds_more values_of_another_kind the_host_and_rust_say \
     holds_back_no_more unlisted_applications_are the_number_of_issuers the_number_of_roles a_limit_for_each \
-    refuses_what_is_too_long roles_in_every_form; do
+    refuses_what_is_too_long roles_in_every_form no_text_takes_long; do
     slow+=(--skip "$name")
 done
 
