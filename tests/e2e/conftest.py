@@ -15,11 +15,52 @@ LOGS = Path(os.environ.get("E2E_LOGS", ROOT / "target" / "e2e"))
 TAIL = 40
 
 
-def pytest_sessionstart():
-    shutil.rmtree(LOGS, ignore_errors=True)
+# What the processes of a session found, in the one that ends it.
+problems_in_logs = pytest.StashKey[list[str]]()
 
 
-def pytest_sessionfinish():
+def is_worker(config) -> bool:
+    """Whether this is one of several processes that share the tests (`pytest -n`)."""
+    return hasattr(config, "workerinput")
+
+
+def pytest_sessionstart(session):
+    if not is_worker(session.config):
+        shutil.rmtree(LOGS, ignore_errors=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """Takes over what a worker knows at its end: the secrets of its tests, and what its gateways were searched for."""
+    output = getattr(node, "workeroutput", {})
+    secrets.know(*output.get("secrets", ((), ())))
+    Gateway.ended += output.get("ended", [])
+
+
+def pytest_sessionfinish(session):
+    """After the last test, whoever ran it."""
+    if is_worker(session.config):
+        session.config.workeroutput["secrets"] = secrets.known()
+        session.config.workeroutput["ended"] = Gateway.ended
+        return
+    search_all_logs(session)
+    count_ended_gateways()
+
+
+def search_all_logs(session) -> None:
+    """Searches the logs of all tests for the secrets of all tests: gateways', stand-ins', whatever else ran."""
+    problems = secrets.found_below(LOGS)
+    session.config.stash[problems_in_logs] = problems
+    if problems:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        return
+    logs = list(LOGS.rglob("*.log"))
+    size = sum(log.stat().st_size for log in logs) // 1_000_000
+    told = f"0 of {secrets.count()} in {len(logs)} logs, {size} MB"
+    figure("R28", f"keys and pieces of tokens in the logs of {LOGS.name}", told, True)
+
+
+def count_ended_gateways() -> None:
     """What the searches at the end of every gateway found, over all of them."""
     ended = Gateway.ended
     if not ended:
@@ -30,7 +71,13 @@ def pytest_sessionfinish():
         ("R28", "gateways whose logs were searched for secrets"),
     ]:
         found = [problem for problems in ended for problem in problems if f"({goal})" in problem]
-        figure(goal, what, f"{len(ended)} gateways, {len(found)} with any", not found)
+        figure(goal, f"{what}, in {LOGS.name}", f"{len(ended)} gateways, {len(found)} with any", not found)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if problems := config.stash.get(problems_in_logs, []):
+        terminalreporter.section("FAILED: secrets in the logs of the session")
+        terminalreporter.write_line("\n".join(problems))
 
 
 @pytest.fixture
@@ -39,18 +86,6 @@ def apart():
     before = len(Gateway.ended)
     yield
     del Gateway.ended[before:]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_secret_in_any_log():
-    """After the last test the logs of all of them are searched: gateways', stand-ins', whatever else ran."""
-    yield
-    problems = secrets.found_below(LOGS)
-    assert not problems, "\n".join(problems)
-    logs = list(LOGS.rglob("*.log"))
-    size = sum(log.stat().st_size for log in logs) // 1_000_000
-    told = f"0 of {secrets.count()} in {len(logs)} logs, {size} MB"
-    figure("R28", "keys and pieces of tokens in the logs of the suite", told, True)
 
 
 @pytest.fixture(scope="session")
@@ -62,9 +97,10 @@ def chaos_module() -> Path:
 
 
 @pytest.fixture(scope="session")
-def stand_ins():
+def stand_ins(request):
     """Stand-ins for tests that leave Entra's behaviour as it is."""
-    with StandIns(LOGS / "stand-ins") as running:
+    worker = getattr(request.config, "workerinput", {}).get("workerid", "only")
+    with StandIns(LOGS / f"stand-ins-{worker}") as running:
         yield running
 
 

@@ -26,7 +26,7 @@ CALLERS = 6
 # Has the test build wait between the read of a counter and its write.
 LINGER = ("x-tollgate-chaos", "linger")
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture

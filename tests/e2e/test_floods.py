@@ -49,7 +49,7 @@ REQUESTS = 1_000_000
 SETTLED = 200_000
 MOST_GROWTH = 1024  # KiB
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture

@@ -1,6 +1,10 @@
 """What every other test relies on: the searches at a gateway's end find what they look for."""
 
 import base64
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +131,31 @@ def test_an_envoy_that_ended_is_found(stand_ins, directory):
     gateway = Gateway(directory, stand_ins)
     gateway.kill()
     assert "ended by itself" in gateway.stop()[0]
+
+
+SESSION = Path(__file__).parent
+LEAKS = {
+    "test_one.py": "from .harness.secrets import keep_secret\n\n\ndef test():\n    keep_secret('key-of-the-first-worker')\n",
+    "test_two.py": "from .conftest import LOGS\n\n\ndef test():\n    LOGS.mkdir(exist_ok=True)\n"
+    "    (LOGS / 'x.log').write_text('key-of-the-' + LEAK)\n",
+}
+
+
+@pytest.mark.parametrize("leak, status", [("first-worker", 1), ("second-worker", 0)])
+def test_r28_a_secret_of_one_worker_is_found_in_the_log_of_another(tmp_path, leak, status):
+    """The session's own search, over files that two processes ran."""
+    package = tmp_path / "session"
+    package.mkdir()
+    for name in ("__init__.py", "conftest.py", "harness", "pytest.ini"):
+        (package / name).symlink_to(SESSION / name)
+    for name, text in LEAKS.items():
+        (package / name).write_text(text.replace("LEAK", repr(leak)))
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", package, "-n", "2", "--dist", "loadfile"]
+    own = {"E2E_LOGS": str(tmp_path / "logs"), "FIGURES": str(tmp_path / "figures")}
+    # Those of the session that runs this are not for that one.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(command, capture_output=True, text=True, env=inherited | own)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+    assert ("secret key-of... in " in done.stdout) == bool(status)
+    assert (tmp_path / "figures").exists() != bool(status)

@@ -14,7 +14,7 @@ from .harness.load import Load, Memory, Report
 from .harness.processes import cpu, wait_until
 from .harness.traffic import APPS, BOUNDED, MODEL_IN_BODY, SHARED, WINDOW_CALLS, WINDOW_SECONDS, Traffic, total
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", 120))
+SECONDS = float(os.environ.get("SOAK_SECONDS", 30))
 # Shorter ones say little of what comes with time.
 LONG = 600
 RATE = 300
@@ -25,7 +25,7 @@ MOST_GROWTH = 1024
 MOST_SLOWER = 1.1
 
 NAMES = {app: name for name, app in APPS.items()}
-pytestmark = pytest.mark.timeout(int(SECONDS * 2 + 180))
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(int(SECONDS * 2 + 180))]
 
 
 class Soak:

@@ -21,7 +21,7 @@ def plan(monkeypatch, tmp_path):
     """Two steps that establish one goal; their commands are a test's."""
     steps = {"one": {"run": "true"}, "two": {"run": "true"}}
     goals = {"R1": {"goal": "No forged token passes", "from": ["one", "two"]}}
-    plan = {"steps": steps, "goals": goals}
+    plan = {"steps": steps, "goals": goals, "elsewhere": ["make more"]}
     monkeypatch.setattr(verify, "PLAN", plan)
     monkeypatch.setattr(verify, "RESULTS", tmp_path)
     monkeypatch.setattr(verify, "ROOT", tmp_path)
@@ -148,6 +148,14 @@ def test_every_figure_is_asked_for_by_its_goal():
     for path, written_by in steps.items():
         for name in re.findall(r'figure\(\s*"(R\d+)"', path.read_text()):
             assert written_by & set(verify.PLAN["goals"][name]["from"]), f"{name}: {written_by}, {path}"
+
+
+def test_what_check_leaves_out_is_printed_with_its_size(plan, capsys):
+    plan["steps"]["one"]["in_check"] = True
+    plan["steps"]["two"]["with"] = {"SECONDS": "60"}
+    verify.print_left()
+    assert "two:          SECONDS=60 true" in (left := capsys.readouterr().out)
+    assert "one:" not in left and "make more" in left
 
 
 def test_a_step_that_fails_is_told_and_stops_no_other(plan, capsys):

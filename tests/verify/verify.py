@@ -1,6 +1,6 @@
 """Runs the steps of goals.yaml one after the other, then prints what they measured, goal by goal.
 
-    verify.py [--table] [step ...]
+    verify.py [--table | --left] [step ...]
 
 Without names all steps run. A step that fails stops no other, and no goal that needs it is met. The figures of each
 stay until it runs again, so that a table can be printed from several runs. Ends with 1 when a step failed or a goal
@@ -137,11 +137,25 @@ def print_table() -> bool:
     return count["met"] == len(PLAN["goals"])
 
 
+def print_left() -> None:
+    """What `make check` leaves out: steps, and the sizes of those that it runs at a smaller one."""
+    print("Not run here, but by `make verify` (STEPS=... chooses):")
+    for name, step in PLAN["steps"].items():
+        if not step.get("in_check"):
+            sizes = [f"{variable}={value}" for variable, value in step.get("with", {}).items()]
+            print("  " + " ".join([f"{name + ':':13}", *sizes, step["run"]]))
+    print(f"Nor there: {', '.join(PLAN['elsewhere'])}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("steps", nargs="*", metavar="step", help=", ".join(PLAN["steps"]))
     parser.add_argument("--table", action="store_true", help="run nothing, print what was measured last")
+    parser.add_argument("--left", action="store_true", help="run nothing, print what `make check` leaves out")
     options = parser.parse_args()
+    if options.left:
+        print_left()
+        return 0
     if unknown := set(options.steps) - set(PLAN["steps"]):
         parser.error(f"no such step: {', '.join(sorted(unknown))}")
     RESULTS.mkdir(parents=True, exist_ok=True)

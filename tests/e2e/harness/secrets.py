@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 # A piece this long of the start of a signature holds one of the blocks that are known.
@@ -52,6 +53,18 @@ def in_base64(value: str) -> list[str]:
 def count() -> int:
     """How many keys and pieces of signatures are known."""
     return len(_keys) + len(_blocks)
+
+
+def known() -> tuple[list[str], list[str]]:
+    """All of them: keys, and pieces of signatures. For `know` of another process."""
+    return list(_keys), list(_blocks)
+
+
+def know(keys: Iterable[str], blocks: Iterable[str]) -> None:
+    """Registers what another process knew."""
+    for key in keys:
+        keep_secret(key)
+    _blocks.update(blocks)
 
 
 def found_in(text: str, may_be_random: bool = False) -> list[str]:
