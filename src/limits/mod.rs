@@ -6,34 +6,26 @@
 //! admission on and settled then.
 
 mod admission;
+mod id;
 mod record;
 mod window;
 
-use std::fmt::Write as _;
-
 use hashbrown::HashMap;
-use sha2::{Digest as _, Sha256};
 
 use crate::guid::Guid;
-use crate::policy::{Limit, Measure, Scope};
+use crate::policy::Limit;
 use crate::store::{self, SharedStore, StoreError};
 
 pub use admission::{
     Admission, Admitted, Asking, Deployment, Reached, Settlement, TokensUsed, admit,
 };
+pub use id::LimitId;
 use record::Record;
 pub use window::{Place, SLOTS};
 
 /// Unlisted applications with counters of their own. The others share one
 /// set: shared data is never freed, so its keys must not be made by callers without bound.
 pub const MAX_UNLISTED: u32 = 10_000;
-
-/// Names a limit in a record, so that its count survives a change of policy that leaves it be.
-///
-/// What it counts, its window, counted answers, scope, and position among its likes: not the amount, so
-/// that raising or lowering a limit keeps what was counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct LimitId([u8; 8]);
 
 /// A limit and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,46 +39,13 @@ pub struct NamedLimit {
 /// Names the limits of one application.
 #[must_use]
 pub fn name_limits(limits: &[Limit]) -> Vec<NamedLimit> {
-    let mut named: Vec<NamedLimit> = Vec::with_capacity(limits.len());
-    for limit in limits {
-        let twins = named
-            .iter()
-            .filter(|other| is_twin(&other.limit, limit))
-            .count();
-        named.push(NamedLimit {
-            id: LimitId::of(limit, twins),
-            limit: limit.clone(),
-        });
-    }
+    let named = id::assign(limits).into_iter().zip(limits);
     named
-}
-
-fn is_twin(one: &Limit, other: &Limit) -> bool {
-    measure_name(one.measure) == measure_name(other.measure)
-        && one.window == other.window
-        && one.count == other.count
-        && one.scope == other.scope
-}
-
-/// Whether tokens are reserved makes no other limit.
-fn measure_name(measure: Measure) -> &'static str {
-    match measure {
-        Measure::Calls => "calls",
-        Measure::Tokens { .. } => "tokens",
-    }
-}
-
-impl LimitId {
-    fn of(limit: &Limit, twins: usize) -> Self {
-        let measure = measure_name(limit.measure);
-        let mut text = format!("{measure}/{:?}/{:?}/{twins}", limit.window, limit.count);
-        if limit.scope != Scope::default() {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "/{:?}", limit.scope);
-        }
-        let digest = Sha256::digest(text.as_bytes());
-        Self(digest.first_chunk().copied().unwrap_or_default())
-    }
+        .map(|(id, limit)| NamedLimit {
+            id,
+            limit: limit.clone(),
+        })
+        .collect()
 }
 
 /// Where an application's record stands in shared data.
@@ -167,7 +126,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::policy::{Count, Period, Window};
+    use crate::policy::{Count, Measure, Period, Scope, Window};
     use crate::roles::Permissions;
     use crate::store::{Expected, MemoryStore, Versioned, Written};
     use crate::time::Time;

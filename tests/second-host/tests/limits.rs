@@ -340,3 +340,21 @@ fn report_mode_refuses_nothing() {
         Answer::Forwarded { .. }
     ));
 }
+
+/// A record as the first version wrote it: two calls counted, under the id that it gave this limit.
+#[test]
+fn counters_survive_upgrades_from_the_first_version() {
+    const RECORD: [u8; 36] = [
+        2, 44, 207, 225, 178, 87, 195, 160, 11, 0, 0, 36, 165, 159, 0, 0, 0, 0, 110, 165, 0, 0, 0,
+        0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0,
+    ];
+    let process = Process::new();
+    process.clock().set(1_772_366_400);
+    process.overwrite_shared(&format!("tollgate/1/tollgate/calls/{APP_ONE}"), &RECORD);
+    let limit =
+        json!({ "calls": 3, "per": "744h", "operations": ["*"], "deployments": ["gpt-4o"] });
+    let mut vm = Vm::start(&process, &limited(limit));
+    let token = Token::v1(&process).app(APP_ONE).sign(keys::rsa(0));
+    assert!(passes(&mut vm, &token));
+    assert!(!passes(&mut vm, &token));
+}
