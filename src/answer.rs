@@ -6,9 +6,14 @@ use crate::json::Value;
 use crate::limits::Reached;
 use crate::policy::{AnswerFormat, Measure, Responses};
 use crate::refusal::{Code, Outcome, Refusal};
+use crate::request::HeaderMap;
+use crate::request_ids::{self, CLIENT_REQUEST_ID, REQUEST_ID};
 
 /// `realm` of `WWW-Authenticate` (RFC 9110 section 11.5).
 const REALM: &str = "tollgate";
+
+/// Paths under which responses have the shape of Anthropic's API.
+const ANTHROPIC_PATHS: &[u8] = b"/anthropic/";
 
 /// An answer that the gateway sends itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,20 +26,75 @@ pub struct Answer {
     pub body: String,
 }
 
+/// What a response needs of its request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResponseContext<'a> {
+    /// `x-request-id`, where it may be returned.
+    pub request_id: Option<&'a str>,
+    /// `x-ms-client-request-id`, where it may be returned.
+    pub client_request_id: Option<&'a str>,
+    /// The path is one of Anthropic's API.
+    pub is_anthropic: bool,
+}
+
+impl<'a> ResponseContext<'a> {
+    /// Reads the headers in one pass.
+    #[must_use]
+    pub fn read(headers: &'a HeaderMap) -> Self {
+        let mut context = Self::default();
+        for (name, value) in headers.iter() {
+            match name {
+                b":path" => {
+                    // Azure's router ignores letter case.
+                    let start = value.get(..ANTHROPIC_PATHS.len());
+                    context.is_anthropic =
+                        start.is_some_and(|start| start.eq_ignore_ascii_case(ANTHROPIC_PATHS));
+                }
+                _ if name == REQUEST_ID.as_bytes() => {
+                    context.request_id = request_ids::request_id(value);
+                }
+                _ if name == CLIENT_REQUEST_ID.as_bytes() => {
+                    context.client_request_id = request_ids::client_request_id(value);
+                }
+                _ => {}
+            }
+        }
+        context
+    }
+
+    /// SDKs show these in their errors, so that a caller can name the request.
+    fn id_headers(&self, headers: &mut Vec<(&'static str, String)>) {
+        if let Some(id) = self.request_id {
+            headers.push((REQUEST_ID, id.to_owned()));
+            if self.is_anthropic {
+                headers.push(("request-id", id.to_owned()));
+            }
+        }
+        if let Some(id) = self.client_request_id {
+            headers.push((CLIENT_REQUEST_ID, id.to_owned()));
+        }
+    }
+}
+
 impl Answer {
     /// The answer to a refusal.
     #[must_use]
-    pub fn new(refusal: &Refusal, responses: &Responses) -> Self {
+    pub fn new(refusal: &Refusal, responses: &Responses, context: &ResponseContext<'_>) -> Self {
         let code = refusal.code();
         let response = responses.of(code.outcome());
-        let status = response.map_or(403, |response| response.status);
+        let configured = response.map_or(403, |response| response.status);
+        let status = code.fixed_status().unwrap_or(configured);
         let retry_in = retry_in(refusal);
         let message = match response.and_then(|response| response.message.clone()) {
             Some(message) => message,
             None => message(refusal, retry_in),
         };
 
-        let mut headers = vec![("content-type", "application/json".to_owned())];
+        let mut headers = vec![
+            ("content-type", "application/json".to_owned()),
+            ("x-tollgate-code", code.name().to_owned()),
+        ];
+        context.id_headers(&mut headers);
         if status == 401 {
             headers.push(("www-authenticate", challenge(code)));
         }
@@ -43,10 +103,15 @@ impl Answer {
             headers.push(("retry-after-ms", millis.to_string()));
         }
         limit_headers(refusal, &mut headers);
+        let body = if context.is_anthropic {
+            anthropic_body(code, &message)
+        } else {
+            body(refusal, status, &message, responses.format)
+        };
         Self {
             status,
             headers,
-            body: body(code, status, &message, responses.format),
+            body,
         }
     }
 }
@@ -54,6 +119,8 @@ impl Answer {
 /// Milliseconds after which the same request may succeed, where that is known.
 fn retry_in(refusal: &Refusal) -> Option<u64> {
     match refusal {
+        // The call is larger than its limit: waiting does not help.
+        Refusal::Limit(Reached { never: true, .. }) => None,
         Refusal::Limit(reached) => Some(reached.room_in.max(1)),
         Refusal::Counters => Some(1_000),
         Refusal::Keys { retry_in } => Some((*retry_in).max(1_000)),
@@ -68,27 +135,28 @@ fn seconds_up(millis: u64) -> u64 {
 /// The code's own message; the missing action as Azure names it; where waiting helps, for how
 /// long, as API Management says it.
 fn message(refusal: &Refusal, retry_in: Option<u64>) -> String {
-    if let Refusal::Permission {
-        action: Some(action),
-    } = refusal
-    {
-        return format!(
-            "The principal lacks the required data action `{action}` to perform this operation."
-        );
-    }
-    if let Refusal::Limit(Reached {
-        never: true, limit, ..
-    }) = refusal
-    {
-        return format!(
-            "The call may use more than the {limit} tokens of its limit. Shorten the prompt, or lower max_tokens."
-        );
-    }
     let mut message = match refusal {
         Refusal::Limit(reached)
             if reached.measure != Measure::Calls && refusal.code() == Code::QuotaExceeded =>
         {
             "Out of token quota.".to_owned()
+        }
+        Refusal::Permission {
+            action: Some(action),
+        } => format!(
+            "The principal lacks the required data action `{action}` to perform this operation."
+        ),
+        Refusal::Limit(Reached {
+            never: true, limit, ..
+        }) => format!(
+            "The call may use more than the {limit} tokens of its limit. Shorten the prompt, or lower max_tokens."
+        ),
+        Refusal::BodyNotReadable(error) => format!("The request body cannot be read: {error}."),
+        Refusal::QueryNotReadable { parameter } => {
+            format!("The query must have the parameter `{parameter}` once.")
+        }
+        Refusal::Parameter { name } => {
+            format!("The parameter `{name}` is not allowed as it was sent.")
         }
         _ => refusal.code().message().to_owned(),
     };
@@ -114,7 +182,7 @@ fn challenge(code: Code) -> String {
 }
 
 /// `x-ratelimit-*` as Azure OpenAI writes them; `x-should-retry` keeps the OpenAI SDKs from
-/// retrying against a quota that is used up, or with a call that is too large.
+/// retrying against a quota that is used up.
 fn limit_headers(refusal: &Refusal, headers: &mut Vec<(&'static str, String)>) {
     let Refusal::Limit(reached) = refusal else {
         return;
@@ -134,32 +202,71 @@ fn limit_headers(refusal: &Refusal, headers: &mut Vec<(&'static str, String)>) {
     headers.push((limit, reached.limit.to_string()));
     headers.push((remaining, reached.remaining.to_string()));
     headers.push((reset, seconds_up(reached.reset_in).to_string()));
-    if reached.never || refusal.code() == Code::QuotaExceeded {
+    if refusal.code() == Code::QuotaExceeded {
         headers.push(("x-should-retry", "false".to_owned()));
     }
 }
 
-fn body(code: Code, status: u16, message: &str, format: AnswerFormat) -> String {
-    let message = Value::String(message.into()).to_json();
+fn body(refusal: &Refusal, status: u16, message: &str, format: AnswerFormat) -> String {
+    let message = json_text(message);
     match format {
         AnswerFormat::Apim => format!("{{\"statusCode\":{status},\"message\":{message}}}"),
-        AnswerFormat::OpenAi => format!(
-            "{{\"error\":{{\"code\":\"{}\",\"message\":{message},\"type\":\"{}\",\"param\":null}}}}",
-            code.name(),
-            error_type(code)
-        ),
+        AnswerFormat::OpenAi => {
+            let code = refusal.code();
+            let (name, kind) = (code.name(), error_type(code));
+            let param = param(refusal).map_or_else(|| "null".to_owned(), json_text);
+            format!(
+                "{{\"error\":{{\"code\":\"{name}\",\"message\":{message},\"type\":\"{kind}\",\"param\":{param}}}}}"
+            )
+        }
+    }
+}
+
+/// In the shape of Anthropic's API, whose SDKs read no other.
+fn anthropic_body(code: Code, message: &str) -> String {
+    let (name, kind, message) = (code.name(), anthropic_type(code), json_text(message));
+    format!(
+        "{{\"type\":\"error\",\"error\":{{\"type\":\"{kind}\",\"message\":{message},\"code\":\"{name}\"}}}}"
+    )
+}
+
+fn json_text(text: &str) -> String {
+    Value::String(text.into()).to_json()
+}
+
+/// `error.param`: which parameter of the request is wrong.
+fn param(refusal: &Refusal) -> Option<&'static str> {
+    match refusal {
+        Refusal::Parameter { name } => Some(name),
+        Refusal::QueryNotReadable { parameter } => Some(parameter),
+        _ => None,
+    }
+}
+
+/// `error.type`, in the words of Anthropic's API.
+fn anthropic_type(code: Code) -> &'static str {
+    match (code, code.outcome()) {
+        (Code::CallExceedsLimit, _) => "request_too_large",
+        (Code::BodyNotReadable | Code::ContentEncodingNotSupported, _) => "invalid_request_error",
+        (_, Outcome::Unauthenticated) => "authentication_error",
+        (_, Outcome::ApiKey | Outcome::Forbidden) => "permission_error",
+        (_, Outcome::Limited | Outcome::Quota) => "rate_limit_error",
+        (_, Outcome::Unavailable | Outcome::Allowed | Outcome::Undecided) => "api_error",
     }
 }
 
 /// `error.type`, in the words of OpenAI's API.
 fn error_type(code: Code) -> &'static str {
-    match code.outcome() {
-        Outcome::Allowed | Outcome::Undecided | Outcome::Unauthenticated => "invalid_request_error",
-        Outcome::ApiKey | Outcome::Forbidden => "permission_error",
-        Outcome::Limited if code == Code::TokenLimitExceeded => "tokens",
-        Outcome::Limited => "requests",
-        Outcome::Quota => "insufficient_quota",
-        Outcome::Unavailable => "server_error",
+    match (code, code.outcome()) {
+        (Code::BodyNotReadable | Code::ContentEncodingNotSupported, _)
+        | (_, Outcome::Allowed | Outcome::Undecided | Outcome::Unauthenticated) => {
+            "invalid_request_error"
+        }
+        (_, Outcome::ApiKey | Outcome::Forbidden) => "permission_error",
+        (Code::TokenLimitExceeded | Code::CallExceedsLimit, _) => "tokens",
+        (_, Outcome::Limited) => "requests",
+        (_, Outcome::Quota) => "insufficient_quota",
+        (_, Outcome::Unavailable) => "server_error",
     }
 }
 
@@ -167,6 +274,7 @@ fn error_type(code: Code) -> &'static str {
 mod tests {
     use super::*;
     use crate::policy::{Period, Policy, Window};
+    use crate::usage::BodyError;
 
     const POLICY: &str = r#"{"issuers":[{"openid_config":"https://login.example/c","cluster":"c","issuers":["i"],
         "audiences":["a"]}]}"#;
@@ -174,12 +282,14 @@ mod tests {
     /// The answer by the policy's defaults: its headers but for the content type, `error.type` and the message.
     fn told(refusal: &Refusal) -> (Vec<(&'static str, String)>, String, String) {
         let policy = Policy::parse(POLICY.as_bytes()).unwrap();
-        let answer = Answer::new(refusal, &policy.responses);
+        let answer = Answer::new(refusal, &policy.responses, &ResponseContext::default());
         let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
         let text = |name: &str| body["error"][name].as_str().unwrap().to_owned();
         assert_eq!(text("code"), refusal.code().name());
         let mut headers = answer.headers;
         assert_eq!(headers.remove(0).0, "content-type");
+        let code = ("x-tollgate-code", refusal.code().name().to_owned());
+        assert_eq!(headers.remove(0), code);
         (headers, text("type"), text("message"))
     }
 
@@ -301,6 +411,187 @@ mod tests {
                 expected.push("x-should-retry: false".to_owned());
             }
             assert_eq!(names, expected);
+        }
+    }
+
+    fn told_by(refusal: &Refusal, responses: &str, context: &ResponseContext<'_>) -> Answer {
+        let policy = POLICY.replacen('{', &format!("{{\"responses\":{responses},"), 1);
+        let policy = Policy::parse(policy.as_bytes()).unwrap();
+        Answer::new(refusal, &policy.responses, context)
+    }
+
+    fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
+        let mut found = answer.headers.iter().filter(|(known, _)| *known == name);
+        let value = found.next().map(|(_, value)| value.as_str());
+        assert_eq!(found.next(), None, "{name} is repeated");
+        value
+    }
+
+    const TOO_LARGE: Refusal = Refusal::Limit(Reached {
+        measure: Measure::Tokens { reserve: true },
+        limit: 10,
+        remaining: 3,
+        window: Window::Sliding { millis: 60_000 },
+        never: true,
+        room_in: 60_000,
+        reset_in: 59_001,
+    });
+
+    #[test]
+    fn j1_every_response_carries_the_code_and_the_ids_of_its_request() {
+        let headers = HeaderMap::from_pairs([
+            (&b":path"[..], &b"/openai/v1/models?anthropic/"[..]),
+            (b"x-request-id", b"7f3c9b1e-0d52-4c1a-9a8e-2f1b6c7d8e90"),
+            (b"x-ms-client-request-id", b"my-id"),
+        ]);
+        let context = ResponseContext::read(&headers);
+        for responses in [
+            "{}",
+            r#"{"format":"apim"}"#,
+            r#"{"unauthenticated":{"status":404,"message":"Not here"}}"#,
+        ] {
+            let answer = told_by(&Refusal::Issuer, responses, &context);
+            assert_eq!(
+                header(&answer, "x-tollgate-code"),
+                Some("TokenIssuerNotAllowed")
+            );
+            assert_eq!(
+                header(&answer, "x-request-id"),
+                Some("7f3c9b1e-0d52-4c1a-9a8e-2f1b6c7d8e90")
+            );
+            assert_eq!(header(&answer, "x-ms-client-request-id"), Some("my-id"));
+            assert_eq!(header(&answer, "request-id"), None);
+        }
+        let none = told_by(&Refusal::Issuer, "{}", &ResponseContext::default());
+        assert_eq!(header(&none, "x-request-id"), None);
+        assert_eq!(header(&none, "x-ms-client-request-id"), None);
+    }
+
+    #[test]
+    fn j1_what_is_no_id_is_not_returned() {
+        for value in [
+            "",
+            "two words",
+            "eyJhbGciOiJSUzI1NiJ9.e30.c2ln",
+            "sk-proj-0123456789abcdef",
+        ] {
+            let pairs = ["x-request-id", "x-ms-client-request-id"];
+            let pairs = pairs.map(|name| (name.as_bytes(), value.as_bytes()));
+            let headers = HeaderMap::from_pairs(pairs);
+            assert_eq!(
+                ResponseContext::read(&headers),
+                ResponseContext::default(),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn j1_anthropic_paths_get_anthropics_body() {
+        let headers = HeaderMap::from_pairs([
+            (&b":path"[..], &b"/Anthropic/v1/messages?beta=true"[..]),
+            (b"x-request-id", b"id-1"),
+        ]);
+        let context = ResponseContext::read(&headers);
+        let parameter = Refusal::Parameter { name: "tools" };
+        for (refusal, status, kind) in [
+            (Refusal::NoToken, 401, "authentication_error"),
+            (Refusal::ApiKey, 403, "permission_error"),
+            (Refusal::App, 403, "permission_error"),
+            (parameter, 403, "permission_error"),
+            (Refusal::Counters, 429, "rate_limit_error"),
+            (
+                limit(Measure::Calls, Window::Calendar(Period::Month)),
+                429,
+                "rate_limit_error",
+            ),
+            (TOO_LARGE, 413, "request_too_large"),
+            (Refusal::ContentEncoding, 415, "invalid_request_error"),
+            (
+                Refusal::BodyNotReadable(BodyError::NotJson),
+                400,
+                "invalid_request_error",
+            ),
+            (Refusal::Host, 503, "api_error"),
+        ] {
+            for format in ["{}", r#"{"format":"apim"}"#] {
+                let answer = told_by(&refusal, format, &context);
+                assert_eq!(answer.status, status, "{refusal}");
+                assert_eq!(header(&answer, "request-id"), Some("id-1"));
+                assert_eq!(header(&answer, "x-request-id"), Some("id-1"));
+                let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+                let message = body["error"]["message"].as_str().unwrap();
+                assert_eq!(
+                    body,
+                    serde_json::json!({ "type": "error", "error": {
+                        "type": kind, "message": message, "code": refusal.code().name(),
+                    } })
+                );
+            }
+        }
+        for path in [
+            "/anthropic",
+            "/openai/anthropic/",
+            "/anthropics/v1/messages",
+            "",
+        ] {
+            let headers = HeaderMap::from_pairs([(&b":path"[..], path.as_bytes())]);
+            assert!(!ResponseContext::read(&headers).is_anthropic, "{path}");
+        }
+    }
+
+    #[test]
+    fn statuses_that_clients_go_by_are_not_the_policys() {
+        let responses = r#"{"forbidden":{"status":404},"limited":{"status":503}}"#;
+        let query = Refusal::QueryNotReadable {
+            parameter: "api-version",
+        };
+        for (refusal, status) in [
+            (Refusal::BodyNotReadable(BodyError::NotJson), 400),
+            (query, 400),
+            (TOO_LARGE, 413),
+            (Refusal::ContentEncoding, 415),
+            (Refusal::Parameter { name: "n" }, 404),
+            (Refusal::Counters, 503),
+        ] {
+            let answer = told_by(&refusal, responses, &ResponseContext::default());
+            assert_eq!(answer.status, status, "{refusal}");
+        }
+    }
+
+    #[test]
+    fn j3_a_call_larger_than_its_limit_is_not_to_be_tried_again() {
+        for responses in ["{}", r#"{"format":"apim"}"#] {
+            let answer = told_by(&TOO_LARGE, responses, &ResponseContext::default());
+            assert_eq!(answer.status, 413);
+            for name in ["retry-after", "retry-after-ms", "x-should-retry"] {
+                assert_eq!(header(&answer, name), None, "{name}");
+            }
+            assert_eq!(header(&answer, "x-ratelimit-limit-tokens"), Some("10"));
+        }
+    }
+
+    #[test]
+    fn the_parameter_that_is_wrong_is_named() {
+        let query = Refusal::QueryNotReadable {
+            parameter: "api-version",
+        };
+        for (refusal, param) in [
+            (
+                Refusal::Parameter { name: "max_tokens" },
+                Some("max_tokens"),
+            ),
+            (query, Some("api-version")),
+            (Refusal::App, None),
+        ] {
+            let answer = told_by(&refusal, "{}", &ResponseContext::default());
+            let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+            assert_eq!(body["error"]["param"].as_str(), param);
+            let message = body["error"]["message"].as_str().unwrap();
+            assert!(
+                param.is_none_or(|param| message.contains(param)),
+                "{message}"
+            );
         }
     }
 }

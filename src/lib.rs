@@ -25,6 +25,7 @@
 //! | [`answer`] | codes as HTTP |
 //! | [`telling`] | request log, filter state, metric names |
 //! | [`secrets`] | what looks like a token or a key, and is not told |
+//! | [`request_ids`] | by which a request is found again |
 //! | [`store`] | shared data |
 //! | [`json`], [`protobuf`], [`guid`], [`url`], [`time`], [`api_version`] | small types that all of them use |
 #![cfg_attr(
@@ -55,6 +56,7 @@ pub mod policy;
 pub mod protobuf;
 pub mod refusal;
 pub mod request;
+pub mod request_ids;
 pub mod roles;
 pub mod secrets;
 pub mod store;

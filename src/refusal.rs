@@ -43,8 +43,22 @@ pub enum Refusal {
     },
     /// The application may not use the deployment.
     Deployment,
-    /// The body cannot be read in one way only, so which deployment it names is not known.
+    /// The body does not name a deployment once, in one way.
     Body(BodyError),
+    /// The body has to be read, and has no single reading.
+    BodyNotReadable(BodyError),
+    /// The query has to be read, and has no single reading.
+    QueryNotReadable {
+        /// Which parameter of it.
+        parameter: &'static str,
+    },
+    /// The body has to be read, and is compressed or not UTF-8.
+    ContentEncoding,
+    /// The caller may not send this parameter, or not with this value.
+    Parameter {
+        /// Its name: a member of the body, or a header.
+        name: &'static str,
+    },
     /// A limit is reached.
     Limit(Reached),
     /// The counters could not be kept, so the limit cannot be either.
@@ -81,6 +95,8 @@ pub enum Code {
     TokenClaimNotFound,
     /// 401
     TokenClaimValueNotAllowed,
+    /// 400
+    BodyNotReadable,
     /// 403
     AuthenticationTypeDisabled,
     /// 403
@@ -89,6 +105,12 @@ pub enum Code {
     PermissionDenied,
     /// 403
     DeploymentNotAllowed,
+    /// 403
+    ParameterNotAllowed,
+    /// 413
+    CallExceedsLimit,
+    /// 415
+    ContentEncodingNotSupported,
     /// 429
     RateLimitExceeded,
     /// 429
@@ -149,6 +171,10 @@ impl Refusal {
             Self::App => Code::AppNotAllowed,
             Self::Permission { .. } => Code::PermissionDenied,
             Self::Deployment | Self::Body(_) => Code::DeploymentNotAllowed,
+            Self::BodyNotReadable(_) | Self::QueryNotReadable { .. } => Code::BodyNotReadable,
+            Self::ContentEncoding => Code::ContentEncodingNotSupported,
+            Self::Parameter { .. } => Code::ParameterNotAllowed,
+            Self::Limit(Reached { never: true, .. }) => Code::CallExceedsLimit,
             Self::Limit(reached) => match (reached.window, reached.measure) {
                 (Window::Sliding { .. }, Measure::Calls) => Code::RateLimitExceeded,
                 (Window::Sliding { .. }, Measure::Tokens { .. }) => Code::TokenLimitExceeded,
@@ -185,6 +211,14 @@ impl fmt::Display for Refusal {
             }
             Self::Deployment => formatter.write_str("the application may not use the deployment"),
             Self::Body(error) => write!(formatter, "the deployment is not known: {error}"),
+            Self::BodyNotReadable(error) => error.fmt(formatter),
+            Self::QueryNotReadable { parameter } => {
+                write!(formatter, "the query has no single `{parameter}`")
+            }
+            Self::ContentEncoding => {
+                formatter.write_str("the body is compressed or not UTF-8, and has to be read")
+            }
+            Self::Parameter { name } => write!(formatter, "`{name}` is not allowed as it was sent"),
             Self::Limit(reached) => {
                 let measure = match reached.measure {
                     Measure::Calls => "calls",
@@ -208,7 +242,7 @@ impl fmt::Display for Refusal {
 
 impl Code {
     /// All codes.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::TokenNotPresent,
         Self::JwtInvalid,
         Self::TokenSignatureKeyNotFound,
@@ -219,10 +253,14 @@ impl Code {
         Self::TokenNotYetValid,
         Self::TokenClaimNotFound,
         Self::TokenClaimValueNotAllowed,
+        Self::BodyNotReadable,
         Self::AuthenticationTypeDisabled,
         Self::AppNotAllowed,
         Self::PermissionDenied,
         Self::DeploymentNotAllowed,
+        Self::ParameterNotAllowed,
+        Self::CallExceedsLimit,
+        Self::ContentEncodingNotSupported,
         Self::RateLimitExceeded,
         Self::TokenLimitExceeded,
         Self::QuotaExceeded,
@@ -244,10 +282,14 @@ impl Code {
             Self::TokenNotYetValid => "TokenNotYetValid",
             Self::TokenClaimNotFound => "TokenClaimNotFound",
             Self::TokenClaimValueNotAllowed => "TokenClaimValueNotAllowed",
+            Self::BodyNotReadable => "BodyNotReadable",
             Self::AuthenticationTypeDisabled => "AuthenticationTypeDisabled",
             Self::AppNotAllowed => "AppNotAllowed",
             Self::PermissionDenied => "PermissionDenied",
             Self::DeploymentNotAllowed => "DeploymentNotAllowed",
+            Self::ParameterNotAllowed => "ParameterNotAllowed",
+            Self::CallExceedsLimit => "CallExceedsLimit",
+            Self::ContentEncodingNotSupported => "ContentEncodingNotSupported",
             Self::RateLimitExceeded => "RateLimitExceeded",
             Self::TokenLimitExceeded => "TokenLimitExceeded",
             Self::QuotaExceeded => "QuotaExceeded",
@@ -271,12 +313,29 @@ impl Code {
             | Self::TokenClaimNotFound
             | Self::TokenClaimValueNotAllowed => Outcome::Unauthenticated,
             Self::AuthenticationTypeDisabled => Outcome::ApiKey,
-            Self::AppNotAllowed | Self::PermissionDenied | Self::DeploymentNotAllowed => {
-                Outcome::Forbidden
+            Self::AppNotAllowed
+            | Self::PermissionDenied
+            | Self::DeploymentNotAllowed
+            | Self::ParameterNotAllowed
+            | Self::BodyNotReadable
+            | Self::ContentEncodingNotSupported => Outcome::Forbidden,
+            Self::RateLimitExceeded | Self::TokenLimitExceeded | Self::CallExceedsLimit => {
+                Outcome::Limited
             }
-            Self::RateLimitExceeded | Self::TokenLimitExceeded => Outcome::Limited,
             Self::QuotaExceeded => Outcome::Quota,
             Self::KeysUnavailable | Self::InternalError => Outcome::Unavailable,
+        }
+    }
+
+    /// The status of a code that keeps its own, whatever the policy says of its outcome: clients go by it,
+    /// and try a call again that cannot pass under another.
+    #[must_use]
+    pub fn fixed_status(self) -> Option<u16> {
+        match self {
+            Self::BodyNotReadable => Some(400),
+            Self::CallExceedsLimit => Some(413),
+            Self::ContentEncodingNotSupported => Some(415),
+            _ => None,
         }
     }
 
@@ -307,6 +366,12 @@ impl Code {
             Self::AppNotAllowed => "The application is not allowed to call this service.",
             Self::PermissionDenied => "The operation is not permitted.",
             Self::DeploymentNotAllowed => "The application is not allowed to use this deployment.",
+            Self::ParameterNotAllowed => "A parameter of the request is not allowed.",
+            Self::BodyNotReadable => "The request cannot be read in one way only.",
+            Self::CallExceedsLimit => "The call is larger than its limit.",
+            Self::ContentEncodingNotSupported => {
+                "The request body must be sent uncompressed, in UTF-8."
+            }
             Self::RateLimitExceeded => "Rate limit is exceeded.",
             Self::TokenLimitExceeded => "Token limit is exceeded.",
             Self::QuotaExceeded => "Out of call volume quota.",
@@ -378,8 +443,13 @@ mod tests {
         for code in Code::ALL {
             let outcome = match code.name() {
                 "AuthenticationTypeDisabled" => Outcome::ApiKey,
-                "AppNotAllowed" | "PermissionDenied" | "DeploymentNotAllowed" => Outcome::Forbidden,
-                "RateLimitExceeded" | "TokenLimitExceeded" => Outcome::Limited,
+                "AppNotAllowed"
+                | "PermissionDenied"
+                | "DeploymentNotAllowed"
+                | "ParameterNotAllowed"
+                | "BodyNotReadable"
+                | "ContentEncodingNotSupported" => Outcome::Forbidden,
+                "RateLimitExceeded" | "TokenLimitExceeded" | "CallExceedsLimit" => Outcome::Limited,
                 "QuotaExceeded" => Outcome::Quota,
                 "KeysUnavailable" | "InternalError" => Outcome::Unavailable,
                 _ => Outcome::Unauthenticated,
@@ -389,7 +459,7 @@ mod tests {
             assert!(code.message().ends_with('.'), "{code:?}");
             assert!(messages.insert(code.message()), "{code:?}");
         }
-        assert_eq!(messages.len(), 19);
+        assert_eq!(messages.len(), 23);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::api_version::ApiVersion;
 use crate::operations::{Operation, Unread};
 use crate::policy::{Pattern, Policy};
+use crate::request_ids;
 use crate::secrets;
 
 /// Request headers that change what a backend does without changing what was decided.
@@ -142,6 +143,8 @@ pub struct RequestHead<'a> {
     pub upgrades: bool,
     /// `x-request-id`
     pub request_id: Option<&'a [u8]>,
+    /// `x-ms-client-request-id`
+    pub client_request_id: Option<&'a [u8]>,
 }
 
 impl<'a> RequestHead<'a> {
@@ -162,6 +165,7 @@ impl<'a> RequestHead<'a> {
                     continue;
                 }
                 b"x-request-id" => head.request_id = Some(value),
+                b"x-ms-client-request-id" => head.client_request_id = Some(value),
                 b"accept-encoding" => head.accepts_encodings = true,
                 b"access-control-request-method" => head.asks_for_method = true,
                 _ if same_name(name, "authorization") => {
@@ -266,8 +270,15 @@ impl<'a> RequestHead<'a> {
 
     /// `x-request-id`, for the log.
     #[must_use]
-    pub fn request_id_to_tell(&self) -> Option<&'a [u8]> {
-        self.request_id.filter(|id| !secrets::holds_token(id))
+    pub fn request_id_to_tell(&self) -> Option<&'a str> {
+        self.request_id.and_then(request_ids::request_id)
+    }
+
+    /// `x-ms-client-request-id`, for the log.
+    #[must_use]
+    pub fn client_request_id_to_tell(&self) -> Option<&'a str> {
+        self.client_request_id
+            .and_then(request_ids::client_request_id)
     }
 
     /// The method, for the log, if it may be one: HTTP/2 lets a caller write anything there.
@@ -532,7 +543,7 @@ mod tests {
         let head = RequestHead::read(&headers, &policy);
         assert_eq!((head.method, head.path), (&b"POST"[..], &b"/a"[..]));
         assert_eq!(head.query, Some(&b"b"[..]));
-        assert_eq!(head.request_id_to_tell(), Some(&b"r"[..]));
+        assert_eq!(head.request_id_to_tell(), Some("r"));
         assert_eq!(head.authorization, [b"one", b"two"]);
         assert_eq!(head.key_headers, [b"Api_Key"]);
         assert_eq!(head.foreign, [&b"x-app-id"[..], b"x-original-url"]);

@@ -310,7 +310,9 @@ pub struct RequestLine<'a> {
     /// The caller's address, possibly with a port.
     pub client: Option<&'a [u8]>,
     /// `x-request-id`
-    pub request_id: Option<&'a [u8]>,
+    pub request_id: Option<&'a str>,
+    /// `x-ms-client-request-id`
+    pub client_request_id: Option<&'a str>,
     /// Whether the answer was a stream of events, where it was measured.
     pub stream: Option<bool>,
     /// What the answer says it used.
@@ -358,7 +360,8 @@ impl RequestLine<'_> {
             line.plain(name, count);
         }
         line.foreign("client_ip", self.client.map(without_port));
-        line.foreign("request_id", self.request_id);
+        line.text("request_id", self.request_id);
+        line.text("client_request_id", self.client_request_id);
         line.end()
     }
 }

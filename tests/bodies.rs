@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use common::{APP, Bench, PATH, SIGNER, code, policy, v1_claims};
 use serde_json::{Value, json};
-use tollgate::answer::Answer;
+use tollgate::answer::{Answer, ResponseContext};
 use tollgate::gateway::{Patience, Verdict};
 use tollgate::refusal::Code::{self, *};
 use tollgate::request::HeaderMap;
@@ -58,7 +58,7 @@ impl Caller {
             panic!("{body} is not refused")
         };
         let responses = &self.bench.gateway.policy().responses;
-        let answer = Answer::new(&refuse.refusal, responses);
+        let answer = Answer::new(&refuse.refusal, responses, &ResponseContext::default());
         let body: Value = serde_json::from_str(&answer.body).unwrap();
         let message = body["error"]["message"].as_str().unwrap().to_owned();
         (answer.headers.into_iter().collect(), message)
@@ -275,10 +275,10 @@ fn a_limit_on_tokens_is_answered_with_what_the_sdks_read() {
     );
     // What never fits is not to be tried again.
     let (headers, message) = caller.refusal(PATH, r#"{"max_tokens":101}"#);
-    assert_eq!(
-        headers.get("x-should-retry").map(String::as_str),
-        Some("false")
-    );
+    assert!(headers.contains_key("x-ratelimit-limit-tokens"));
+    for name in ["retry-after", "retry-after-ms", "x-should-retry"] {
+        assert!(!headers.contains_key(name), "{name}");
+    }
     assert!(message.contains("100 tokens"), "{message}");
     // The smallest call still fits, and one that uses no tokens.
     assert_eq!(caller.code(PATH, r#"{"max_tokens":20}"#), None);
@@ -317,10 +317,10 @@ fn bodies_that_cannot_be_bounded_are_refused_under_reserve() {
         r#"{"max_tokens":"1"}"#,
         r#"{"max_tokens":1"#,
     ] {
-        assert_eq!(caller.code(PATH, body), Some(TokenLimitExceeded), "{body}");
+        assert_eq!(caller.code(PATH, body), Some(CallExceedsLimit), "{body}");
     }
     let huge = format!(r#"{{"max_tokens":{},"n":9}}"#, u64::MAX);
-    assert_eq!(caller.code(PATH, &huge), Some(TokenLimitExceeded));
+    assert_eq!(caller.code(PATH, &huge), Some(CallExceedsLimit));
 }
 
 /// A backend may trim or decode what is no deployment's name, and run the deployment.

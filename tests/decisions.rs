@@ -15,7 +15,7 @@ use common::{
     v1_claims, v2_claims, with,
 };
 use serde_json::{Value, json};
-use tollgate::answer::Answer;
+use tollgate::answer::{Answer, ResponseContext};
 use tollgate::gateway::{Patience, Verdict};
 use tollgate::jwt::{ClaimError, ClaimRefusal, TokenError, VerifyError};
 use tollgate::limits::Reached;
@@ -930,7 +930,7 @@ fn limits_on_tokens_are_for_what_they_name_and_for_what_is_not_known() {
         let limit = json!({ "tokens": 10, "per": "60s", "reserve": true });
         let (mut bench, authorization) = limited(&with(limit, scope));
         let headers = [(":path", path), ("authorization", &*authorization)];
-        let expected = applies.then_some(TokenLimitExceeded);
+        let expected = applies.then_some(CallExceedsLimit);
         let verdict = bench.decide_body(&headers, body);
         assert_eq!(code(&verdict), expected, "{scope} {path} {body}");
     }
@@ -983,7 +983,7 @@ fn limits_on_tokens_are_answered_with_what_is_left() {
             json!({ "per": "60s", "reserve": true }),
             40,
             r#"{"max_tokens":96}"#,
-            TokenLimitExceeded,
+            CallExceedsLimit,
             too_large,
             60_000,
             60,
@@ -992,7 +992,7 @@ fn limits_on_tokens_are_answered_with_what_is_left() {
             json!({ "per": "day", "reserve": true }),
             40,
             r#"{"max_tokens":96}"#,
-            QuotaExceeded,
+            CallExceedsLimit,
             too_large,
             43_200_000,
             60,
@@ -1011,23 +1011,42 @@ fn limits_on_tokens_are_answered_with_what_is_left() {
         let Verdict::Refuse(refuse) = bench.decide_body(&headers, body) else {
             panic!("{limit} {body}")
         };
-        let answer = Answer::new(&refuse.refusal, &bench.gateway.policy().responses);
-        let (reset, kind): (u64, _) = match expected {
-            QuotaExceeded => (waits / 1_000, "insufficient_quota"),
-            _ => (61, "tokens"),
+        let answer = Answer::new(
+            &refuse.refusal,
+            &bench.gateway.policy().responses,
+            &ResponseContext::default(),
+        );
+        let kind = match expected {
+            QuotaExceeded => "insufficient_quota",
+            _ => "tokens",
+        };
+        let waits: u64 = waits;
+        let reset = match limit["per"].as_str().unwrap() {
+            "60s" => 61,
+            _ => waits / 1_000,
         };
         let mut headers = vec![
             ("content-type", "application/json".to_owned()),
-            ("retry-after", waits.div_ceil(1_000).to_string()),
-            ("retry-after-ms", waits.to_string()),
-            ("x-ratelimit-limit-tokens", "100".to_owned()),
-            ("x-ratelimit-remaining-tokens", left.to_string()),
-            ("x-ratelimit-reset-tokens", reset.to_string()),
+            ("x-tollgate-code", expected.name().to_owned()),
         ];
-        if expected == QuotaExceeded || message == too_large {
+        let status = if expected == CallExceedsLimit {
+            413
+        } else {
+            headers.push(("retry-after", waits.div_ceil(1_000).to_string()));
+            headers.push(("retry-after-ms", waits.to_string()));
+            429
+        };
+        headers.push(("x-ratelimit-limit-tokens", "100".to_owned()));
+        headers.push(("x-ratelimit-remaining-tokens", left.to_string()));
+        headers.push(("x-ratelimit-reset-tokens", reset.to_string()));
+        if expected == QuotaExceeded {
             headers.push(("x-should-retry", "false".to_owned()));
         }
-        assert_eq!((answer.status, answer.headers), (429, headers), "{limit}");
+        assert_eq!(
+            (answer.status, answer.headers),
+            (status, headers),
+            "{limit}"
+        );
         let expected = json!({ "error": {
             "code": expected.name(), "message": message, "type": kind, "param": null,
         } });
@@ -1058,7 +1077,12 @@ fn what_a_call_used_is_charged_when_it_ends() {
         let (mut rest, _) = limited(&reserving);
         rest.store = bench.store;
         let headers = [(":path", common::PATH), ("authorization", &*authorization)];
-        for (more, expected) in [(1, Some(TokenLimitExceeded)), (0, None)] {
+        let beyond = if cost == 0 {
+            CallExceedsLimit
+        } else {
+            TokenLimitExceeded
+        };
+        for (more, expected) in [(1, Some(beyond)), (0, None)] {
             let most = 100 - cost - 5 + more;
             let body = format!("{:17}", format!("{{\"max_tokens\":{most}}}"));
             let verdict = rest.decide_body(&headers, &body);

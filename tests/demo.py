@@ -291,12 +291,12 @@ def tokens(story: Story, stand_ins: StandIns) -> None:
     story.ask("The same call", (200, None), "the window has moved on", writer, body=HELLO)
     answer = story.ask(
         "A call that may use more than the limit at all",
-        (429, "TokenLimitExceeded"),
-        "waiting would not help, so the SDKs are told not to retry",
+        (413, "CallExceedsLimit"),
+        "waiting would not help, and no SDK tries a 413 again",
         writer,
         body={**HELLO, "max_tokens": 1000},
     )
-    story.check(answer.header("x-should-retry") == "false", "the SDKs would retry")
+    story.check(answer.header("retry-after") is None, "a useless retry-after")
 
 
 def told(story: Story) -> None:

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use common::{APP, Bench, OTHER_APP, SIGNER, code, policy, v1_claims, with};
 use serde_json::{Value, json};
-use tollgate::answer::Answer;
+use tollgate::answer::{Answer, ResponseContext};
 use tollgate::gateway::Verdict;
 use tollgate::operations::{Action, Operation, PREFIX, Row};
 use tollgate::refusal::Code::*;
@@ -475,7 +475,7 @@ impl Caller {
             panic!("{method} {path} is not refused")
         };
         let responses = &self.bench.gateway.policy().responses;
-        let answer = Answer::new(&refuse.refusal, responses);
+        let answer = Answer::new(&refuse.refusal, responses, &ResponseContext::default());
         assert_eq!(answer.status, 403);
         let body: Value = serde_json::from_str(&answer.body).unwrap();
         assert_eq!(body["error"]["code"], json!("PermissionDenied"));

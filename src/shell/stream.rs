@@ -8,7 +8,7 @@ use proxy_wasm::types::Action;
 
 use super::abi;
 use super::plugin::Plugin;
-use crate::answer::Answer;
+use crate::answer::{Answer, ResponseContext};
 use crate::api_version::ApiVersion;
 use crate::body::RequestBody;
 use crate::forward::HeaderChanges;
@@ -264,7 +264,8 @@ impl Stream {
     }
 
     fn answer(&self, refusal: &Refusal, responses: &Responses) {
-        let answer = Answer::new(refusal, responses);
+        let context = ResponseContext::read(&self.headers);
+        let answer = Answer::new(refusal, responses, &context);
         self.phase.set(Phase::Answered);
         self.status.set(Some(answer.status));
         let headers = HeaderMap::from_pairs(
@@ -518,6 +519,7 @@ impl Stream {
             status: self.status.get(),
             client: client.as_deref(),
             request_id: head.request_id_to_tell(),
+            client_request_id: head.client_request_id_to_tell(),
             stream: with(&self.meter, |meter| meter.is_stream()).flatten(),
             usage: match self.used.get() {
                 Some(Used::Said(usage)) => Some(usage),

@@ -192,7 +192,7 @@ fn every_refusal_falls_at_its_step_with_the_gateways_answer() {
             403,
             "DeploymentNotAllowed",
         ),
-        (&reserved, &good, &[], "limits", 429, "TokenLimitExceeded"),
+        (&reserved, &good, &[], "limits", 413, "CallExceedsLimit"),
     ]
     .into_iter()
     .enumerate()
@@ -386,6 +386,7 @@ The answer:
 
 HTTP/1.1 401
 content-type: application/json
+x-tollgate-code: TokenNotPresent
 www-authenticate: Bearer realm="tollgate"
 
 {"error":{"code":"TokenNotPresent","message":"Access token is missing. Send a Microsoft Entra ID token in the Authorization header.","type":"invalid_request_error","param":null}}

@@ -37,6 +37,7 @@ LOG_FIELDS = {
     "reasoning_tokens",
     "client_ip",
     "request_id",
+    "client_request_id",
 }
 
 

@@ -193,8 +193,8 @@ def test_what_a_call_may_use_is_held_until_it_ends(start):
 def test_a_call_that_can_never_fit_is_told_so(start, members):
     gateway, token = start(lambda _: [answer(usage(3))], held(900))
     refused = chat(gateway, token, **members)
-    assert refused.verdict == LIMITED
-    assert refused.header("x-should-retry") == "false"
+    assert refused.verdict == (413, "CallExceedsLimit")
+    assert not [name for name, _ in refused.headers if name.lower() in ("retry-after", "retry-after-ms", "x-should-retry")]
     assert "900 tokens" in refused.json["error"]["message"]
     assert chat(gateway, token, max_tokens=100).verdict == PASSES
 

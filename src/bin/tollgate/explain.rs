@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use clap::ValueEnum;
 use serde_json::json;
-use tollgate::answer::Answer;
+use tollgate::answer::{Answer, ResponseContext};
 use tollgate::crypto::Crypto;
 use tollgate::gateway::{Gateway, Patience, Read, Verdict};
 use tollgate::policy::Policy;
@@ -329,7 +329,11 @@ fn explain(
     };
     let steps = steps::steps(&asked, &verdict);
     let answer = match &verdict {
-        Verdict::Refuse(refused) => Some(Answer::new(&refused.refusal, &policy.responses)),
+        Verdict::Refuse(refused) => Some(Answer::new(
+            &refused.refusal,
+            &policy.responses,
+            &ResponseContext::read(&request.headers),
+        )),
         _ => None,
     };
     notes.extend(steps::notes(&asked, &verdict));

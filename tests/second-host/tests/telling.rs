@@ -31,6 +31,7 @@ const FIELDS: [&str; 24] = [
     "reasoning_tokens",
     "client_ip",
     "request_id",
+    "client_request_id",
 ];
 
 const CHAT: &str =

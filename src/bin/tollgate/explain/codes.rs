@@ -67,12 +67,28 @@ fn advice(code: Code) -> [&'static str; 2] {
             "Use a deployment that the application may use, and name it once, in a plain way.",
             "The deployment is none of the application's deployments, or stands where a gateway cannot see it.",
         ],
+        Code::ParameterNotAllowed => [
+            "Leave out the parameter that the message names, or send it once and with a value that is allowed.",
+            "The policy does not allow the application to send this parameter.",
+        ],
+        Code::BodyNotReadable => [
+            "Send plain JSON in UTF-8, each member once; the message says what is wrong.",
+            "A limit or deployments need the body read, and two servers could read this one differently.",
+        ],
+        Code::ContentEncodingNotSupported => [
+            "Send the body uncompressed, without content-encoding, and in UTF-8.",
+            "A limit or deployments need the body read, and the gateway does not decompress it.",
+        ],
+        Code::CallExceedsLimit => [
+            "Shorten the prompt, or lower max_tokens: the call is larger than its limit and can never pass.",
+            "A limit with reserve is smaller than what one call may use. Raise tokens, or have callers name max_tokens.",
+        ],
         Code::RateLimitExceeded => [
             "Wait for as long as retry-after says; the OpenAI SDKs do so by themselves.",
             "The application made all the calls of a limit's window. Raise calls, or count successes only.",
         ],
         Code::TokenLimitExceeded => [
-            "Wait for as long as retry-after says. With x-should-retry: false the call is too large for its limit: shorten the prompt or lower max_tokens.",
+            "Wait for as long as retry-after says.",
             "The application used all the tokens of a limit's window, or has reserved them.",
         ],
         Code::QuotaExceeded => [

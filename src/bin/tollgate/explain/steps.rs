@@ -278,8 +278,13 @@ fn stage_of(refusal: &Refusal, facts: &Facts<'_>) -> Stage {
         }
         Refusal::App | Refusal::Claims(ClaimRefusal::Application(_)) => Stage::Application,
         Refusal::Permission { .. } => Stage::Operation,
-        Refusal::Deployment | Refusal::Body(_) => Stage::Deployment,
-        Refusal::Limit(_) | Refusal::Counters | Refusal::Host => Stage::Limits,
+        Refusal::Deployment | Refusal::Body(_) | Refusal::Parameter { .. } => Stage::Deployment,
+        Refusal::BodyNotReadable(_)
+        | Refusal::QueryNotReadable { .. }
+        | Refusal::ContentEncoding
+        | Refusal::Limit(_)
+        | Refusal::Counters
+        | Refusal::Host => Stage::Limits,
     }
 }
 

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use tollgate::answer::Answer;
+use tollgate::answer::{Answer, ResponseContext};
 use tollgate::crypto::{Crypto, HostVerifier};
 use tollgate::gateway::{Gateway, Patience, Verdict};
 use tollgate::keys::KeySet;
@@ -233,7 +233,11 @@ fn refused(credential: (&str, &str)) -> Box<dyn FnMut()> {
         let Verdict::Refuse(refuse) = decide(&mut gateway, &head, &store) else {
             panic!("not refused");
         };
-        black_box(Answer::new(&refuse.refusal, &policy.responses));
+        black_box(Answer::new(
+            &refuse.refusal,
+            &policy.responses,
+            &ResponseContext::default(),
+        ));
     })
 }
 
@@ -262,7 +266,8 @@ fn request_line() -> Box<dyn FnMut()> {
             api_version: Some(b"2024-10-21"),
             status: Some(200),
             client: Some(b"10.0.0.1:50000"),
-            request_id: Some(b"0b3c5c1e-6f5c-4b9c-8d1d-0123456789ab"),
+            request_id: Some("0b3c5c1e-6f5c-4b9c-8d1d-0123456789ab"),
+            client_request_id: None,
             stream: Some(false),
             usage: None,
         };
