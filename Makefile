@@ -232,7 +232,7 @@ verify-table: $(PYTHON_ENV)/ready ## The table of the goals, from what was measu
 	@$(PYTHON_ENV)/bin/python tests/verify/verify.py --table
 
 .PHONY: bench
-bench: build $(PYTHON_ENV)/ready ## Envoy's CPU per request, beside Envoy's own filters; table and target/bench.json
+bench: build $(PYTHON_ENV)/ready ## Envoy's CPU per request, beside Envoy's own filters, or with BASELINE=old.wasm beside another build; BENCH_ARGS=--quick
 	@$(CARGO) build --release --locked -p tollgate-stand-ins
 	@$(CARGO) build --release --locked -p tollgate-bench-nothing --target $(TARGET)
 	@STAND_INS=$(TARGET_DIR)/release/stand-ins LOAD=$(TARGET_DIR)/release/load \

@@ -4,6 +4,9 @@ One Envoy with one worker, a listener for each chain, load from another core, th
 several rounds. A row's figure is the median over the rounds; its ratio is taken round by round to the
 row it is paired with, so that what the machine does meanwhile falls on both. Prints a table and writes
 target/bench.json. `--rounds N`, `--quick`, `--only NAME`.
+
+BASELINE=old.wasm compares with another build of the module instead: each row of COMPARED runs with both modules in the
+same Envoy, in turn, and its ratio is taken round by round. Writes target/bench-baseline.json.
 """
 
 import argparse
@@ -13,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -62,6 +65,7 @@ ROWS = [
     Row("Tollgate, warm, usage read", "usage", "warm", "native chain, cached"),
     Row("Tollgate, warm, all filter state", "all-state", "warm", "Tollgate, warm", more=10),
     Row("Tollgate, warm, request log", "log", "warm", "Tollgate, warm", 1.25),
+    Row("Tollgate, warm, limits on tokens", "tokens", "warm", "Tollgate, warm, usage read"),
     Row("Tollgate, warm, roles and deployments", "roles", "warm", "Tollgate, warm"),
     Row("Tollgate, warm, 1,000 applications", "apps-1000", "warm", "Tollgate, warm", 1.1),
     Row("Tollgate, warm, 10,000 applications", "apps-10000", "warm", "Tollgate, warm", 1.1),
@@ -103,6 +107,22 @@ ROWS = [
     ),
 ]
 
+# What is compared with a baseline, and how much slower it may be. Policies have only keys that any build knows.
+COMPARED = {
+    "Tollgate, warm",
+    "Tollgate, warm, usage read",
+    "Tollgate, warm, limits on tokens",
+    "Tollgate, warm, request log",
+    "Tollgate, warm, roles and deployments",
+    "Tollgate, cold",
+    "Tollgate, API key denied",
+    "Tollgate, garbage denied",
+    "4 KB answer, limits on tokens",
+    "200 events, limits on tokens",
+}
+NO_SLOWER = 1.03
+BASELINE_SUFFIX = ", baseline"
+
 LIMITS = [{"calls": 1_000_000_000, "per": "60s"}]
 TOKENS = [*LIMITS, {"tokens": 1_000_000_000_000, "per": "60s"}]
 EVENT = {
@@ -143,6 +163,7 @@ def listeners(chains: Chains, app: str, keys: str) -> None:
     chains.add("native", chains.native(keys, cache=False))
     chains.add("warm", gate("warm"))
     chains.add("usage", gate("usage", usage={"read": True}))
+    chains.add("tokens", gate("tokens", default_app={"limits": TOKENS}, usage={"read": True}))
     chains.add("live", gate("live"))
     chains.add("live-50000", gate("live-50000"))
     in_wasm = gate("in-wasm")
@@ -162,6 +183,25 @@ def listeners(chains: Chains, app: str, keys: str) -> None:
         chains.add(f"{kind}-unread", gate(f"{kind}-unread"), answer)
         counted = {"default_app": {"limits": TOKENS}, "usage": {"read": True}}
         chains.add(f"{kind}-tokens", gate(f"{kind}-tokens", **counted), answer)
+
+
+def with_baseline(rows: list[Row], chains: Chains, baseline: Path) -> list[Row]:
+    """Pairs each row with the same one on a listener of its own that runs the baseline."""
+    paired = []
+    for row in rows:
+        other = f"{row.listener}-baseline"
+        if other not in chains.ports:
+            chains.add_again(row.listener, other, baseline)
+        against = replace(row, name=row.name + BASELINE_SUFFIX, listener=other, pair=None)
+        against = replace(against, budget=None, more=None, first_byte=None, costs=[], first=[])
+        own = replace(row, pair=against.name, budget=NO_SLOWER, more=None, first_byte=None, costs=[], first=[])
+        paired += [against, own]
+    return paired
+
+
+def is_compared(row: Row) -> bool:
+    """Whether its pair is the same row with the baseline."""
+    return row.pair == row.name + BASELINE_SUFFIX
 
 
 def request(token: str | None, *headers: str, body: str = "") -> str:
@@ -245,7 +285,8 @@ def measure(rows: list[Row], load: Load, ports: dict[str, int], pid: int, rounds
         warm_up = row.count if row.requests in ("cold", "forged") else max(300, len(load.requests[row.requests]))
         load.send(ports[row.listener], row.requests, rounds, warm_up)
     for turn in range(rounds):
-        for row in rows:
+        # The other way round every other time, so that of two rows that are compared neither always comes first.
+        for row in rows if turn % 2 == 0 else reversed(rows):
             before = cpu(pid)
             seen = load.send(ports[row.listener], row.requests, turn, row.count, row.connections)
             row.costs.append((cpu(pid) - before) / row.count / 1000)
@@ -271,6 +312,10 @@ def report(rows: list[Row]) -> list[dict]:
             first = statistics.median(one / other for one, other in zip(row.first, pair.first))
             line |= {"pair": row.pair, "ratio": round(ratio, 3), "more_us": round(more, 2), "first_byte": round(first, 3)}
             text += f"  {ratio:6.2f}  × {row.pair}"
+            if is_compared(row):
+                each = sorted(one / other for one, other in zip(row.costs, pair.costs))
+                line["ratios"] = [round(ratio, 3) for ratio in each]
+                text = f"{row.name:44}{median:8.1f}  {ratio:6.3f}  × the baseline, {each[0]:.2f} to {each[-1]:.2f}"
             if row.budget is not None:
                 line |= {"budget": row.budget, "met": ratio <= row.budget}
                 text += f"; at most {row.budget}: {'met' if ratio <= row.budget else 'MISSED'}"
@@ -283,7 +328,7 @@ def report(rows: list[Row]) -> list[dict]:
                 text += f"; first byte {first:.2f} ×, at most {row.first_byte}: {'met' if met else 'MISSED'}"
         print(text)
         result.append(line)
-        if row.status != 200 and row.budget is not None:
+        if row.status != 200 and row.budget is not None and not is_compared(row):
             said = f"{median:.1f} µs of Envoy's CPU, {line['ratio']} of {row.pair}, at most {row.budget}"
             said += f"; {line['more_us']} µs more" + (f", at most {row.more}" if row.more else "")
             figure("R7", row.name, said, line["met"])
@@ -370,9 +415,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a quarter of the requests")
     parser.add_argument("--only", action="append", default=[], help="rows whose name holds this, and their pairs")
     options = parser.parse_args()
+    baseline = os.environ.get("BASELINE")
     rows = [row for row in ROWS if not options.only or any(text in row.name for text in options.only)]
-    pairs = {row.pair for row in rows}
+    if baseline:
+        rows = [row for row in rows if row.name in COMPARED]
+    pairs = set() if baseline else {row.pair for row in rows}
     rows = [row for row in ROWS if row in rows or row.name in pairs]
+    if not rows:
+        parser.error("no such row")
     for row in rows if options.quick else []:
         row.count //= 4
     DIRECTORY.mkdir(parents=True, exist_ok=True)
@@ -381,25 +431,29 @@ def main() -> int:
         keys = json.dumps(call(stand_ins.addresses["entra-http"], "GET", "/common/discovery/v2.0/keys").json)
         chains = Chains(stand_ins)
         listeners(chains, app, keys)
-        load = Load(stand_ins, app, options.rounds, 10_000 if not options.quick else 1_000)
+        if baseline:
+            rows = with_baseline(rows, chains, Path(baseline).resolve(strict=True))
+            chains.keep({row.listener for row in rows})
+        load = Load(stand_ins, app, options.rounds, 1_000 if options.quick or baseline else 10_000)
         envoy = start_envoy(chains.config())
         try:
             measure(rows, load, chains.ports, envoy.pid, options.rounds)
             result = report(rows)
-            if not options.only:
+            if not options.only and not baseline:
                 requests = 1_000_000 if not options.quick else 50_000
                 growth = grown(load, chains.ports["warm"], envoy.pid, requests)
                 result.append(fact(f"memory after {requests:,} requests", growth, "MiB more", 16))
         finally:
             stop(envoy)
-        if not options.only:
+        if not options.only and not baseline:
             ratio = shared_counter(stand_ins, load, options.rounds, 20_000 if not options.quick else 5_000)
             result.append(fact("two workers on one counter", ratio, "× one worker"))
             ready = ready_after_keys(stand_ins, stand_ins.entra.mint(app))
             result.append(fact("first request served after keys came", ready, "ms", 200))
     size = module().stat().st_size
-    result.append(fact("module", size / 1000, "KB", 600))
-    (ROOT / "target" / "bench.json").write_text(json.dumps({"audience": AUDIENCE, "rows": result}, indent=1) + "\n")
+    result.append(fact("module", size / 1000, "KB", 900))
+    name = "bench-baseline.json" if baseline else "bench.json"
+    (ROOT / "target" / name).write_text(json.dumps({"audience": AUDIENCE, "rows": result}, indent=1) + "\n")
     return 0
 
 

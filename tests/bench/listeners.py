@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 from e2e.harness import AUDIENCE, TENANT, StandIns
 from e2e.harness.gateway import connection_manager, listener, plugin, set_endpoint, shipped_config
@@ -62,6 +63,25 @@ class Chains:
         manager["route_config"] = routes(answer)
         manager["http_filters"] = [*filters, self._router]
         self._config["static_resources"]["listeners"].append(config)
+
+    def add_again(self, name: str, new_name: str, module: Path) -> None:
+        """A listener like one that there is, with another module in a VM of its own."""
+        listeners = self._config["static_resources"]["listeners"]
+        config = copy.deepcopy(next(found for found in listeners if found["name"] == name))
+        self.ports[new_name] = free_port()
+        config["name"] = new_name
+        config["address"]["socket_address"]["port_value"] = self.ports[new_name]
+        manager = config["filter_chains"][0]["filters"][0]["typed_config"]
+        manager["stat_prefix"] = new_name
+        plugin = manager["http_filters"][0]["typed_config"]["config"]
+        plugin["name"] = plugin["vm_config"]["vm_id"] = new_name
+        plugin["vm_config"]["code"]["local"]["filename"] = str(module)
+        listeners.append(config)
+
+    def keep(self, names: set[str]) -> None:
+        """Leaves out the other listeners."""
+        resources = self._config["static_resources"]
+        resources["listeners"] = [listener for listener in resources["listeners"] if listener["name"] in names]
 
     def tollgate(self, name: str, policy: dict) -> list[dict]:
         """The filter with a policy of its own, in a VM of its own."""
