@@ -626,19 +626,25 @@ fn a_line_of_the_log_is_explained() {
             .starts_with("Ask the operator")
     );
     let allowed =
-        json!({ "time": "t", "outcome": "allowed", "code": null, "path": "\u{1b}[2J" }).to_string();
+        json!({ "time": "2026-03-01T12:00:00Z", "outcome": "allowed", "code": null, "path": "\u{1b}[2J" }).to_string();
     let said = with_input(&["explain", "--log", "-"], &allowed).well();
     assert!(
         said.contains("allowed: it went on to the backend") && !said.contains('\u{1b}'),
         "{said}"
     );
     let report =
-        json!({ "time": "t", "outcome": "would_limited", "code": "RateLimitExceeded" }).to_string();
+        json!({ "time": "2026-03-01T12:00:00Z", "outcome": "would_limited", "code": "RateLimitExceeded" }).to_string();
     assert!(
         with_input(&["explain", "--log", "-"], &report)
             .well()
             .contains("report mode")
     );
+    let docker = json!({ "log": format!("{report}\n"), "stream": "stderr" }).to_string();
+    let istio = format!("2026-03-01T12:00:00Z\tinfo\tenvoy wasm\t{report}\tthread=30");
+    for wrapped in [docker, istio] {
+        let said = with_input(&["explain", "--log", "-"], &wrapped).well();
+        assert!(said.contains("would_limited"), "{said}");
+    }
     for bad in ["", "x", "{\"time\":1", "{}"] {
         let said = with_input(&["explain", "--log", "-"], bad).ended(2);
         assert!(said.contains("no line of the request log"), "{bad}: {said}");

@@ -20,6 +20,7 @@ mod operations;
 mod place;
 mod pretty;
 mod report;
+mod request_log;
 mod roles;
 mod usage;
 

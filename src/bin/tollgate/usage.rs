@@ -1,6 +1,7 @@
 //! `tollgate usage`: who used what, from the request log.
 
 mod page;
+mod pairs;
 mod read;
 mod tables;
 mod totals;
@@ -10,6 +11,7 @@ use std::io::{BufRead as _, BufReader, IsTerminal as _, Read};
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::failure::Failure;
@@ -17,6 +19,9 @@ use crate::input::{self, is_standard_input, name_of};
 use crate::{Ended, Streams};
 use read::{Lines, Piece};
 use totals::{By, Totals};
+
+/// Bytes that are read at once.
+const BUFFER: usize = 256 * 1024;
 
 /// How a file of gzip begins.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -26,9 +31,10 @@ const LONG: u64 = 32 * 1024 * 1024;
 
 /// Sum up the request log
 ///
-/// Reads the lines that Tollgate writes, one JSON object for each request, with or without what Envoy
-/// writes before them; other lines are passed over. Envoy's own access log does too, with the keys of
-/// envoy/envoy.yaml; where both stand in one stream, the first is taken. Memory is bounded, however long
+/// Reads the records that Tollgate writes, one JSON object for each request, with whatever Envoy writes
+/// before them or a log collector wraps around them (Docker, CRI, journald, Istio's JSON; gzip too). Other
+/// lines are passed over and counted. Envoy's own access log does as well, with the keys of
+/// envoy/envoy.yaml; of a request that both logs have, one record counts. Memory is bounded, however long
 /// the log is.
 ///
 /// p50 and p99 are of the calls that reached the backend.
@@ -37,17 +43,19 @@ const LONG: u64 = 32 * 1024 * 1024;
 Examples:
   tollgate usage envoy.log
   tollgate usage --by app --by hour envoy.log.1 envoy.log
-  zcat envoy.log.*.gz | tollgate usage --format csv - > usage.csv
+  tollgate usage --by day --by app,deployment envoy.log.*.gz
+  kubectl logs deploy/gateway | tollgate usage --format csv - > usage.csv
   tollgate usage --html usage.html envoy.log
 
-Exit codes: 0 summed up, 2 not.")]
+Exit codes: 0 summed up, 2 not, also where no line is a record.")]
 pub(crate) struct Arguments {
     /// Logs; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// Which tables; all without it
-    #[arg(long, value_enum, value_name = "WHAT")]
+    /// Which tables: app, deployment, code, day, hour, or several of them joined by commas for a row
+    /// per combination; app, deployment, code and hour without it
+    #[arg(long, value_name = "WHAT")]
     by: Vec<By>,
 
     /// How they are written
@@ -70,7 +78,11 @@ enum Format {
 }
 
 pub(crate) fn run(arguments: &Arguments, streams: Streams<'_>) -> Result<Ended, Failure> {
-    let mut totals = Totals::default();
+    let by = match arguments.by.as_slice() {
+        [] => By::defaults(),
+        chosen => chosen.to_vec(),
+    };
+    let mut totals = Totals::new(by.iter().cloned().chain(page::tables()));
     let progress = progress(&arguments.files);
     for path in &arguments.files {
         let name = name_of(path);
@@ -79,23 +91,21 @@ pub(crate) fn run(arguments: &Arguments, streams: Streams<'_>) -> Result<Ended, 
         } else {
             Box::new(File::open(path).map_err(|error| Failure::of_file(&name, &error))?)
         };
-        let mut source = BufReader::with_capacity(256 * 1024, progress.wrap_read(source));
+        let mut source = BufReader::with_capacity(BUFFER, progress.wrap_read(source));
         let start = source.fill_buf();
-        if start.is_ok_and(|bytes| bytes.starts_with(&GZIP)) {
-            let remedy = format!("zcat {name} | tollgate usage -");
-            return Err(Failure::with_remedy(
-                format!("{name} is compressed"),
-                remedy,
-            ));
-        }
-        sum_up(source, &mut totals).map_err(|error| Failure::of_file(&name, &error))?;
+        let summed = if start.is_ok_and(|bytes| bytes.starts_with(&GZIP)) {
+            let unpacked = MultiGzDecoder::new(source);
+            sum_up(BufReader::with_capacity(BUFFER, unpacked), &mut totals)
+        } else {
+            sum_up(source, &mut totals)
+        };
+        summed.map_err(|error| Failure::of_file(&name, &error))?;
     }
     progress.finish_and_clear();
-    said(&totals, streams.err)?;
-    let by = match arguments.by.as_slice() {
-        [] => By::ALL.to_vec(),
-        chosen => chosen.to_vec(),
-    };
+    if totals.all.calls == 0 && totals.others > 0 {
+        return Err(no_record(&totals, &arguments.files));
+    }
+    report(&totals, streams.err)?;
     if let Some(path) = &arguments.html {
         input::write(path, &page::write(&totals))?;
         return Ok(Ended::Well);
@@ -146,30 +156,50 @@ fn styled(bar: ProgressBar, style: Option<ProgressStyle>) -> ProgressBar {
     }
 }
 
-/// What was passed over, and that there was nothing.
-fn said(totals: &Totals, err: &mut dyn std::io::Write) -> std::io::Result<()> {
+/// Nothing in the files is a record: they are no logs of a gateway, or requests are not logged.
+fn no_record(totals: &Totals, files: &[PathBuf]) -> Failure {
+    let names: Vec<_> = files.iter().map(|path| name_of(path)).collect();
+    let lines = totals.others.saturating_add(totals.unreadable);
+    Failure::with_remedy(
+        format!(
+            "{}: no record of the request log in {lines} lines: not a log of this gateway",
+            names.join(", ")
+        ),
+        "records are JSON with \"time\" and \"outcome\"; the policy needs \"log\": {\"requests\": true}, and Envoy the log level info for wasm",
+    )
+}
+
+/// Reports what was passed over.
+fn report(totals: &Totals, err: &mut dyn std::io::Write) -> std::io::Result<()> {
+    let lines = |count: u64| {
+        if count == 1 {
+            "1 line".to_owned()
+        } else {
+            format!("{count} lines")
+        }
+    };
     if totals.unreadable > 0 {
-        let (count, plural) = (
-            totals.unreadable,
-            if totals.unreadable == 1 { "" } else { "s" },
-        );
+        let lines = lines(totals.unreadable);
         writeln!(
             err,
-            "{count} line{plural} of the request log could not be read: cut, or not UTF-8"
+            "{lines} of the request log could not be read: cut off, or not UTF-8"
         )?;
     }
-    if totals.all.calls == 0 {
-        let others = totals.others;
+    if totals.others > 0 {
         writeln!(
             err,
-            "no line of the request log among {others} lines; is \"log\": {{\"requests\": true}} in the policy, and the log level of wasm at info?"
+            "{} passed over: no records of the request log",
+            lines(totals.others)
         )?;
     }
-    if totals.twins > 0 {
-        let twins = totals.twins;
+    if totals.all.calls == 0 && totals.others == 0 && totals.unreadable == 0 {
+        writeln!(err, "the log is empty")?;
+    }
+    if totals.duplicates > 0 {
+        let lines = lines(totals.duplicates);
         writeln!(
             err,
-            "{twins} lines of the other log, which tells of the same requests, were passed over"
+            "{lines} passed over: the other log has the same requests"
         )?;
     }
     if totals.is_cut() {

@@ -7,6 +7,7 @@ use tollgate::refusal::Code;
 
 use crate::Ended;
 use crate::failure::Failure;
+use crate::request_log::{self, Found};
 
 /// What a code means and what helps: for the caller, then for the operator.
 fn advice(code: Code) -> [&'static str; 2] {
@@ -114,7 +115,7 @@ pub(super) fn explain_line(
     out: &mut dyn Write,
 ) -> Result<Ended, Failure> {
     let line = text.lines().find_map(record).ok_or_else(|| {
-        let remedy = "give a line with {\"time\":...,\"outcome\":...}, as Tollgate writes one per request; Envoy's prefix may stand before it";
+        let remedy = "give a line with {\"time\":...,\"outcome\":...}, as Tollgate writes one per request; what log collectors put around it does not matter";
         Failure::with_remedy(format!("{name}: no line of the request log"), remedy)
     })?;
     let code = line.get("code").and_then(Value::as_str);
@@ -137,11 +138,12 @@ pub(super) fn explain_line(
     Ok(Ended::Well)
 }
 
-/// The record in a line of a log, with or without what Envoy writes before it.
-pub(crate) fn record(line: &str) -> Option<Value> {
-    let start = line.find('{')?;
-    let value: Value = serde_json::from_str(line.get(start..)?).ok()?;
-    (value.get("outcome").is_some() && value.get("time").is_some()).then_some(value)
+/// The record in a line of a log, whatever it is wrapped in.
+fn record(line: &str) -> Option<Value> {
+    match request_log::find(line.as_bytes()) {
+        Found::Record(text) => serde_json::from_slice(&text).ok(),
+        Found::Broken | Found::Other => None,
+    }
 }
 
 fn in_words(

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::totals::{By, Sums, Totals};
+use super::totals::{By, Dimension, Row, Sums, Totals};
 
 /// Hours that a chart shows at most; longer logs are summed up by more hours a bar.
 const MAX_BARS: usize = 168;
@@ -59,34 +59,44 @@ const TOKENS: [Series; 2] = [
     ("b", "completion tokens", |sums| sums.completion),
 ];
 
+/// The tables of the page.
+pub(super) fn tables() -> Vec<By> {
+    By::defaults()
+}
+
 pub(super) fn write(totals: &Totals) -> String {
     let mut page = HEAD.to_owned();
     summary(&mut page, totals);
-    let rows = totals.rows(By::Hour);
+    let rows = totals.rows(&Dimension::Hour.into());
     let hours = bars(&rows);
     chart_of_hours(&mut page, "Calls over time", &hours, &CALLS);
     chart_of_hours(&mut page, "Tokens over time", &hours, &TOKENS);
     chart_of_keys(
         &mut page,
         "Tokens by application",
-        &totals.rows(By::App),
+        &totals.rows(&Dimension::App.into()),
         &TOKENS,
     );
     chart_of_keys(
         &mut page,
         "Calls by application",
-        &totals.rows(By::App),
+        &totals.rows(&Dimension::App.into()),
         &CALLS,
     );
     chart_of_keys(
         &mut page,
         "Tokens by deployment",
-        &totals.rows(By::Deployment),
+        &totals.rows(&Dimension::Deployment.into()),
         &TOKENS,
     );
-    chart_of_keys(&mut page, "Calls by code", &totals.rows(By::Code), &CALLS);
-    for by in By::ALL {
-        table(&mut page, by, &totals.rows(by));
+    chart_of_keys(
+        &mut page,
+        "Calls by code",
+        &totals.rows(&Dimension::Code.into()),
+        &CALLS,
+    );
+    for by in tables() {
+        table(&mut page, &by, &totals.rows(&by));
     }
     page.push_str("</body>\n</html>\n");
     page
@@ -126,19 +136,22 @@ fn grouped(number: u64) -> String {
 }
 
 fn summary(page: &mut String, totals: &Totals) {
-    let rows = totals.rows(By::Hour);
-    let first = rows.first().map_or("-", |(hour, _)| hour);
+    let rows = totals.rows(&Dimension::Hour.into());
+    let first = rows
+        .first()
+        .map_or_else(|| "-".to_owned(), |(hour, _)| label(hour));
     let last = rows
         .iter()
         .rev()
-        .map(|(hour, _)| *hour)
-        .find(|hour| *hour != super::totals::OTHER);
+        .map(|(hour, _)| label(hour))
+        .find(|hour| hour != super::totals::OTHER);
     let all = &totals.all;
     let millis = |percent| {
         all.percentile(percent)
             .map_or_else(|| "-".to_owned(), grouped)
     };
-    let [first, last] = [first, last.unwrap_or("-")].map(|hour| escape(hour).replace('T', " "));
+    let last = last.unwrap_or_else(|| "-".to_owned());
+    let [first, last] = [first, last].map(|hour| escape(&hour).replace('T', " "));
     // Writing to a string cannot fail.
     let _ = write!(
         page,
@@ -167,16 +180,16 @@ fn summary(page: &mut String, totals: &Totals) {
 /// Some hours in a row: the first of them, and the sums of each.
 struct Bar<'a> {
     label: String,
-    hours: &'a [(&'a str, &'a Sums)],
+    hours: &'a [Row<'a>],
 }
 
 /// Hours, several to a bar where there are many.
-fn bars<'a>(rows: &'a [(&'a str, &'a Sums)]) -> Vec<Bar<'a>> {
+fn bars<'a>(rows: &'a [Row<'a>]) -> Vec<Bar<'a>> {
     let per_bar = rows.len().div_ceil(MAX_BARS).max(1);
     let bars = rows.chunks(per_bar).map(|hours| Bar {
         label: hours
             .first()
-            .map_or_else(String::new, |(hour, _)| hour.replace('T', " ")),
+            .map_or_else(String::new, |(hour, _)| label(hour).replace('T', " ")),
         hours,
     });
     bars.collect()
@@ -279,7 +292,7 @@ fn chart_of_hours(page: &mut String, title: &str, bars: &[Bar<'_>], series: &[Se
     page.push_str("</svg>\n");
 }
 
-fn chart_of_keys(page: &mut String, title: &str, rows: &[(&str, &Sums)], series: &[Series]) {
+fn chart_of_keys(page: &mut String, title: &str, rows: &[Row<'_>], series: &[Series]) {
     const ROW: f64 = 26.0;
     const LABEL: f64 = 280.0;
     let total = |sums: &Sums| {
@@ -304,7 +317,8 @@ fn chart_of_keys(page: &mut String, title: &str, rows: &[(&str, &Sums)], series:
     );
     for (at, (key, sums)) in (0_u64..).zip(shown) {
         let y = number(at) * ROW;
-        let (label, cut) = (escape(key), escape(&shorten(key)));
+        let key = label(key);
+        let (label, cut) = (escape(&key), escape(&shorten(&key)));
         let _ = writeln!(
             page,
             "<text x=\"0\" y=\"{:.1}\">{cut}<title>{label}</title></text>",
@@ -336,6 +350,11 @@ fn chart_of_keys(page: &mut String, title: &str, rows: &[(&str, &Sums)], series:
     page.push_str("</svg>\n");
 }
 
+/// A key in one text.
+fn label(key: &[&str]) -> String {
+    key.join(" · ")
+}
+
 fn shorten(key: &str) -> String {
     const MAX: usize = 40;
     match key.char_indices().nth(MAX) {
@@ -344,7 +363,7 @@ fn shorten(key: &str) -> String {
     }
 }
 
-fn table(page: &mut String, by: By, rows: &[(&str, &Sums)]) {
+fn table(page: &mut String, by: &By, rows: &[Row<'_>]) {
     let _ = write!(
         page,
         "<h2>By {0}</h2>\n<div class=\"wide\"><table>\n<tr><th>{0}</th>",
@@ -365,7 +384,7 @@ fn table(page: &mut String, by: By, rows: &[(&str, &Sums)]) {
     }
     page.push_str("</tr>\n");
     for (key, sums) in rows.iter().take(MAX_ROWS) {
-        let key = escape(key);
+        let key = escape(&label(key));
         let _ = write!(page, "<tr><td title=\"{key}\">{key}</td>");
         for cell in [
             sums.calls,

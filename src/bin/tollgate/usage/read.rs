@@ -1,50 +1,67 @@
 //! Lines of a log, one at a time, whatever is in them.
 
-use std::borrow::Cow;
 use std::io::BufRead;
 
-use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 
-/// Longest line that is looked at. A record has at most some kilobytes.
-const MAX_LINE: usize = 64 * 1024;
+use crate::request_log::{self, Found};
 
-/// A request, as the log tells it. Envoy's access log writes some numbers as strings.
+/// Longest line that is looked at. A record has at most some kilobytes; wrappers escape it and add their own.
+const MAX_LINE: usize = 128 * 1024;
+
+/// A request as the log has it. Envoy's access log writes some numbers as strings.
 #[derive(Debug, Deserialize)]
-pub(super) struct Record<'a> {
-    #[serde(borrow)]
-    pub(super) time: Cow<'a, str>,
-    #[serde(borrow)]
-    pub(super) outcome: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    pub(super) code: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    pub(super) app_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    pub(super) app_name: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    pub(super) deployment: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    pub(super) status: Option<Amount<'a>>,
-    #[serde(borrow, default)]
-    pub(super) duration_ms: Option<Amount<'a>>,
-    #[serde(borrow, default)]
-    pub(super) prompt_tokens: Option<Amount<'a>>,
-    #[serde(borrow, default)]
-    pub(super) completion_tokens: Option<Amount<'a>>,
-    #[serde(borrow, default)]
-    pub(super) total_tokens: Option<Amount<'a>>,
+pub(super) struct Record {
+    pub(super) time: String,
+    pub(super) outcome: String,
+    #[serde(default)]
+    pub(super) code: Option<String>,
+    #[serde(default)]
+    pub(super) app_id: Option<String>,
+    #[serde(default)]
+    pub(super) app_name: Option<String>,
+    #[serde(default)]
+    pub(super) deployment: Option<String>,
+    #[serde(default)]
+    pub(super) status: Option<Amount>,
+    #[serde(default)]
+    pub(super) duration_ms: Option<Amount>,
+    #[serde(default)]
+    pub(super) prompt_tokens: Option<Amount>,
+    #[serde(default)]
+    pub(super) completion_tokens: Option<Amount>,
+    #[serde(default)]
+    pub(super) total_tokens: Option<Amount>,
+    #[serde(default)]
+    pub(super) request_id: Option<String>,
+    /// Only the module's records have it.
+    #[serde(default)]
+    token_id: IsThere,
+    /// Only records of Envoy's access log have it.
+    #[serde(default)]
+    flags: IsThere,
+}
+
+/// Whether a member is there, `null` included.
+#[derive(Debug, Default)]
+struct IsThere(bool);
+
+impl<'de> Deserialize<'de> for IsThere {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self(true))
+    }
 }
 
 /// A number, possibly in quotes.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub(super) enum Amount<'a> {
+pub(super) enum Amount {
     Number(u64),
-    #[serde(borrow)]
-    Text(Cow<'a, str>),
+    Text(String),
 }
 
-impl Amount<'_> {
+impl Amount {
     pub(super) fn value(&self) -> u64 {
         match self {
             Self::Number(number) => *number,
@@ -63,8 +80,8 @@ pub(super) enum Source {
 }
 
 /// What a line holds.
-pub(super) enum Piece<'a> {
-    Record(Box<Record<'a>>, Source),
+pub(super) enum Piece {
+    Record(Box<Record>, Source),
     /// Nothing of the request log.
     Other,
     /// It looks like a record, and is none.
@@ -86,7 +103,7 @@ impl<R: BufRead> Lines<R> {
     }
 
     /// The next line; `None` at the end.
-    pub(super) fn next_piece(&mut self) -> std::io::Result<Option<Piece<'_>>> {
+    pub(super) fn next_piece(&mut self) -> std::io::Result<Option<Piece>> {
         self.line.clear();
         let mut length: usize = 0;
         loop {
@@ -112,31 +129,24 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
-fn piece(line: &[u8]) -> Piece<'_> {
-    let Some(start) = line.iter().position(|byte| *byte == b'{') else {
-        return Piece::Other;
+fn piece(line: &[u8]) -> Piece {
+    let text = match request_log::find(line) {
+        Found::Record(text) => text,
+        Found::Broken => return Piece::Unreadable,
+        Found::Other => return Piece::Other,
     };
-    let (_, text) = line.split_at_checked(start).unwrap_or_default();
-    // Its first member, as the module writes it.
-    let source = if text.starts_with(b"{\"time\":") {
-        Source::Module
-    } else {
-        Source::Envoy
-    };
-    match serde_json::from_slice::<Record<'_>>(text) {
-        Ok(record) if is_time(&record.time) => Piece::Record(Box::new(record), source),
-        _ if source == Source::Module => Piece::Unreadable,
-        _ => Piece::Other,
+    match serde_json::from_slice::<Record>(&text) {
+        Ok(record) => {
+            // The module begins a record with its time; Envoy sorts the members. A collector may sort both.
+            let is_modules =
+                !record.flags.0 && (record.token_id.0 || text.starts_with(b"{\"time\":"));
+            let source = if is_modules {
+                Source::Module
+            } else {
+                Source::Envoy
+            };
+            Piece::Record(Box::new(record), source)
+        }
+        Err(_) => Piece::Unreadable,
     }
-}
-
-/// `2026-03-01T12`, as far as tables need it.
-fn is_time(time: &str) -> bool {
-    let hour = time.as_bytes().get(..13).unwrap_or_default();
-    hour.len() == 13
-        && hour.iter().enumerate().all(|(at, byte)| match at {
-            4 | 7 => *byte == b'-',
-            10 => *byte == b'T',
-            _ => byte.is_ascii_digit(),
-        })
 }

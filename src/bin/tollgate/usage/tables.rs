@@ -45,63 +45,74 @@ pub(super) fn text(totals: &Totals, tables: &[By], out: &mut dyn Write) -> io::R
         if index > 0 {
             writeln!(out)?;
         }
-        let rows = totals.rows(*by);
-        let all = ("all", &totals.all);
-        let lines: Vec<(String, [String; 9])> = rows
-            .into_iter()
-            .chain([all])
-            .map(|(key, sums)| (key.escape_debug().to_string(), cells(sums).map(shown)))
-            .collect();
-        let first = lines.iter().map(|(key, _)| key.chars().count());
-        let first = first.max().unwrap_or_default().max(by.name().len());
-        let widths: Vec<usize> = COLUMNS
+        let keys = by.dimensions().len();
+        let head: Vec<String> = by
+            .dimensions()
             .iter()
-            .enumerate()
-            .map(|(at, name)| {
-                let cells = lines.iter().filter_map(|(_, cells)| cells.get(at));
-                cells
-                    .map(String::len)
-                    .max()
-                    .unwrap_or_default()
-                    .max(name.len())
-            })
+            .map(|dimension| dimension.name())
+            .chain(COLUMNS)
+            .map(str::to_owned)
             .collect();
-        write_line(out, by.name(), first, &COLUMNS, &widths)?;
-        for (key, cells) in &lines {
-            write_line(out, key, first, cells, &widths)?;
+        let mut all = vec![""; keys];
+        if let Some(first) = all.first_mut() {
+            *first = "all";
+        }
+        let rows = totals.rows(by).into_iter().chain([(all, &totals.all)]);
+        let lines = rows.map(|(key, sums)| {
+            let key = key.iter().map(|part| part.escape_debug().to_string());
+            key.chain(cells(sums).map(shown)).collect()
+        });
+        let lines: Vec<Vec<String>> = std::iter::once(head).chain(lines).collect();
+        let width = |at: usize| {
+            let cells = lines.iter().filter_map(|line| line.get(at));
+            cells
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or_default()
+        };
+        let widths: Vec<usize> = (0..keys.saturating_add(COLUMNS.len())).map(width).collect();
+        for line in &lines {
+            write_line(out, line, keys, &widths)?;
         }
     }
     Ok(())
 }
 
+/// Keys to the left, numbers to the right.
 fn write_line(
     out: &mut dyn Write,
-    key: &str,
-    first: usize,
-    cells: &[impl AsRef<str>],
+    cells: &[String],
+    keys: usize,
     widths: &[usize],
 ) -> io::Result<()> {
-    write!(out, "{key:first$}")?;
-    for (cell, width) in cells.iter().zip(widths) {
-        write!(out, "  {:>width$}", cell.as_ref())?;
+    for (at, (cell, width)) in cells.iter().zip(widths).enumerate() {
+        let gap = if at == 0 { "" } else { "  " };
+        if at < keys {
+            write!(out, "{gap}{cell:width$}")?;
+        } else {
+            write!(out, "{gap}{cell:>width$}")?;
+        }
     }
     writeln!(out)
 }
 
-/// One table for programs: what a row is of, its key, its sums.
+/// One table for programs: what a row is of, its key, its sums. A key of several parts has a column for each.
 pub(super) fn csv(totals: &Totals, tables: &[By], out: &mut dyn Write) -> io::Result<()> {
+    let most = tables.iter().map(|by| by.dimensions().len()).max();
+    let keys = most.unwrap_or(1);
     let mut writer = csv::Writer::from_writer(out);
-    writer
-        .write_record(["by", "key"].iter().chain(&COLUMNS))
-        .map_err(of_csv)?;
+    let mut head = vec!["by".to_owned(), "key".to_owned()];
+    head.extend((2..=keys).map(|number| format!("key_{number}")));
+    head.extend(COLUMNS.map(str::to_owned));
+    writer.write_record(&head).map_err(of_csv)?;
     for by in tables {
-        for (key, sums) in totals.rows(*by) {
-            let cells =
-                cells(sums).map(|cell| cell.map(|number| number.to_string()).unwrap_or_default());
-            let head = [by.name().to_owned(), harmless(key)];
-            writer
-                .write_record(head.iter().chain(&cells))
-                .map_err(of_csv)?;
+        for (key, sums) in totals.rows(by) {
+            let mut row = vec![by.name()];
+            row.extend(key.into_iter().map(harmless));
+            row.resize(keys.saturating_add(1), String::new());
+            let cells = cells(sums);
+            row.extend(cells.map(|cell| cell.map(|number| number.to_string()).unwrap_or_default()));
+            writer.write_record(&row).map_err(of_csv)?;
         }
     }
     writer.flush()
@@ -127,13 +138,16 @@ pub(super) fn json(totals: &Totals, tables: &[By]) -> Value {
     object.insert("all".to_owned(), row(&totals.all).into());
     object.insert("unreadable_lines".to_owned(), totals.unreadable.into());
     object.insert("other_lines".to_owned(), totals.others.into());
+    object.insert("duplicate_records".to_owned(), totals.duplicates.into());
     for by in tables {
-        let rows = totals.rows(*by).into_iter().map(|(key, sums)| {
+        let rows = totals.rows(by).into_iter().map(|(key, sums)| {
             let mut object = row(sums);
-            object.insert(by.name().to_owned(), key.into());
+            for (dimension, part) in by.dimensions().iter().zip(key) {
+                object.insert(dimension.name().to_owned(), part.into());
+            }
             Value::Object(object)
         });
-        object.insert(format!("by_{}", by.name()), rows.collect());
+        object.insert(format!("by_{}", by.joined("_")), rows.collect());
     }
     Value::Object(object)
 }

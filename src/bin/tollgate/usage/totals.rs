@@ -1,21 +1,26 @@
 //! Sums in bounded memory.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
+use std::str::FromStr;
 
-use clap::ValueEnum;
 use hdrhistogram::Histogram;
 
+use super::pairs::Pairs;
 use super::read::{Amount, Record, Source};
 
-/// What a table has a row for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum By {
+/// What a column of a table's key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dimension {
     App,
     Deployment,
     Code,
+    Day,
     Hour,
 }
+
+/// What a table has a row for: one dimension, or each combination of several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct By(Vec<Dimension>);
 
 /// Keys beyond the bound of a table.
 pub(super) const OTHER: &str = "(other)";
@@ -25,16 +30,30 @@ pub(super) const NONE: &str = "(none)";
 /// Longest key that is kept.
 const MAX_KEY: usize = 128;
 
-impl By {
-    pub(super) const ALL: [Self; 4] = [Self::App, Self::Deployment, Self::Code, Self::Hour];
+/// Between the parts of a key of several dimensions. No part holds one.
+const SEPARATOR: char = '\u{1f}';
+
+impl Dimension {
+    pub(super) const ALL: [Self; 5] = [
+        Self::App,
+        Self::Deployment,
+        Self::Code,
+        Self::Day,
+        Self::Hour,
+    ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::App => "app",
             Self::Deployment => "deployment",
             Self::Code => "code",
+            Self::Day => "day",
             Self::Hour => "hour",
         }
+    }
+
+    fn is_time(self) -> bool {
+        matches!(self, Self::Day | Self::Hour)
     }
 
     /// Most rows of a table. A row has some kilobytes, most of them for the percentiles.
@@ -43,29 +62,105 @@ impl By {
             Self::App => 2_000,
             Self::Deployment => 1_000,
             Self::Code => 100,
-            Self::Hour => 10_000,
+            Self::Day | Self::Hour => 10_000,
         }
     }
 
-    fn key<'r>(self, record: &'r Record<'_>) -> Cow<'r, str> {
+    /// Adds its part of a record's key.
+    fn add_to(self, key: &mut String, record: &Record) {
         let (first, second) = match self {
-            Self::App => (&record.app_name, &record.app_id),
-            Self::Deployment => (&record.deployment, &None),
-            Self::Code => (&record.code, &record.outcome),
-            Self::Hour => return Cow::Borrowed(record.time.get(..13).unwrap_or_default()),
+            Self::App => (&record.app_name, record.app_id.as_deref()),
+            Self::Deployment => (&record.deployment, None),
+            Self::Code => (&record.code, Some(record.outcome.as_str())),
+            Self::Day => return key.push_str(record.time.get(..10).unwrap_or_default()),
+            Self::Hour => return key.push_str(record.time.get(..13).unwrap_or_default()),
         };
         // Envoy writes a hyphen for what is not there.
-        let present = |text: &&'r Cow<'_, str>| !text.is_empty() && *text != "-";
-        let found = first
-            .as_ref()
-            .filter(present)
-            .or_else(|| second.as_ref().filter(present));
-        found.map_or(Cow::Borrowed(NONE), |text| {
-            match text.char_indices().nth(MAX_KEY) {
-                Some((end, _)) => Cow::Owned(text.get(..end).unwrap_or_default().to_owned()),
-                None => Cow::Borrowed(text.as_ref()),
+        let is_there = |text: &&str| !text.is_empty() && *text != "-";
+        let found = first.as_deref().filter(is_there);
+        let part = found.or_else(|| second.filter(is_there)).unwrap_or(NONE);
+        let part = part.chars().take(MAX_KEY);
+        key.extend(part.map(|character| {
+            if character == SEPARATOR {
+                '\u{fffd}'
+            } else {
+                character
             }
-        })
+        }));
+    }
+}
+
+impl FromStr for By {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut dimensions = Vec::new();
+        for name in text.split(',') {
+            let found = Dimension::ALL
+                .into_iter()
+                .find(|known| known.name() == name);
+            let Some(dimension) = found else {
+                let names = Dimension::ALL.map(Dimension::name).join(", ");
+                return Err(format!("{name:?} is none of {names}"));
+            };
+            if dimensions.contains(&dimension) {
+                return Err(format!("{name} is repeated"));
+            }
+            dimensions.push(dimension);
+        }
+        Ok(Self(dimensions))
+    }
+}
+
+impl By {
+    /// The tables without `--by`.
+    pub(super) fn defaults() -> Vec<Self> {
+        let singles = [
+            Dimension::App,
+            Dimension::Deployment,
+            Dimension::Code,
+            Dimension::Hour,
+        ];
+        singles.into_iter().map(Self::from).collect()
+    }
+
+    pub(super) fn dimensions(&self) -> &[Dimension] {
+        &self.0
+    }
+
+    /// `app`, or `app,deployment`.
+    pub(super) fn name(&self) -> String {
+        self.joined(",")
+    }
+
+    /// The names of its dimensions with something between them.
+    pub(super) fn joined(&self, between: &str) -> String {
+        let names: Vec<_> = self.0.iter().map(|dimension| dimension.name()).collect();
+        names.join(between)
+    }
+
+    /// Most rows of its table.
+    fn bound(&self) -> usize {
+        match self.0.as_slice() {
+            [one] => one.bound(),
+            _ => 10_000,
+        }
+    }
+
+    fn key(&self, record: &Record, key: &mut String) {
+        key.clear();
+        for (at, dimension) in self.0.iter().enumerate() {
+            if at > 0 {
+                key.push(SEPARATOR);
+            }
+            dimension.add_to(key, record);
+        }
+    }
+}
+
+impl From<Dimension> for By {
+    fn from(dimension: Dimension) -> Self {
+        Self(vec![dimension])
     }
 }
 
@@ -87,16 +182,13 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, record: &Record<'_>) {
-        let amount = |amount: &Option<Amount<'_>>| amount.as_ref().map_or(0, Amount::value);
-        let outcome = record.outcome.as_deref().unwrap_or_default();
+    fn add(&mut self, record: &Record) {
+        let amount = |amount: &Option<Amount>| amount.as_ref().map_or(0, Amount::value);
+        let outcome = record.outcome.as_str();
         let would = outcome.starts_with("would_");
         let reached = outcome == "allowed" || would;
         add(&mut self.calls, 1);
-        add(
-            &mut self.denied,
-            u64::from(!reached && !matches!(outcome, "" | "-")),
-        );
+        add(&mut self.denied, u64::from(!reached));
         add(&mut self.would_deny, u64::from(would));
         add(
             &mut self.errors,
@@ -146,43 +238,71 @@ fn add(sum: &mut u64, more: u64) {
     *sum = sum.saturating_add(more);
 }
 
+/// A row: the parts of its key, and its sums.
+pub(super) type Row<'a> = (Vec<&'a str>, &'a Sums);
+
 /// All sums.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Totals {
     pub(super) all: Sums,
-    tables: [Table; 4],
-    /// Which log it is: that of the first record.
-    source: Option<Source>,
-    /// Records of the other log, which tells of the same requests.
-    pub(super) twins: u64,
+    tables: Vec<Table>,
+    /// The key that is being looked up, in one buffer for all records.
+    key: String,
+    pairs: Pairs,
+    /// Records of requests that the other log had already.
+    pub(super) duplicates: u64,
     /// Lines of something else.
     pub(super) others: u64,
     /// Records that could not be read.
     pub(super) unreadable: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Table {
+    by: By,
     rows: HashMap<String, Sums>,
     other: Option<Sums>,
 }
 
 impl Totals {
-    /// Adds a request, unless another log tells of it too.
-    pub(super) fn add(&mut self, record: &Record<'_>, source: Source) {
-        if *self.source.get_or_insert(source) != source {
-            add(&mut self.twins, 1);
+    /// For these tables.
+    pub(super) fn new(tables: impl IntoIterator<Item = By>) -> Self {
+        let mut distinct: Vec<Table> = Vec::new();
+        for by in tables {
+            if !distinct.iter().any(|table| table.by == by) {
+                distinct.push(Table {
+                    by,
+                    rows: HashMap::new(),
+                    other: None,
+                });
+            }
+        }
+        Self {
+            all: Sums::default(),
+            tables: distinct,
+            key: String::new(),
+            pairs: Pairs::default(),
+            duplicates: 0,
+            others: 0,
+            unreadable: 0,
+        }
+    }
+
+    /// Adds a request, unless the other log had it already.
+    pub(super) fn add(&mut self, record: &Record, source: Source) {
+        if !self.pairs.is_new(record.request_id.as_deref(), source) {
+            add(&mut self.duplicates, 1);
             return;
         }
         self.all.add(record);
-        for (by, table) in By::ALL.into_iter().zip(&mut self.tables) {
-            let key = by.key(record);
-            if let Some(sums) = table.rows.get_mut(key.as_ref()) {
+        for Table { by, rows, other } in &mut self.tables {
+            by.key(record, &mut self.key);
+            if let Some(sums) = rows.get_mut(&self.key) {
                 sums.add(record);
-            } else if table.rows.len() < by.bound() {
-                table.rows.entry(key.into_owned()).or_default().add(record);
+            } else if rows.len() < by.bound() {
+                rows.entry(self.key.clone()).or_default().add(record);
             } else {
-                table.other.get_or_insert_default().add(record);
+                other.get_or_insert_default().add(record);
             }
         }
     }
@@ -192,18 +312,13 @@ impl Totals {
         self.tables.iter().any(|table| table.other.is_some())
     }
 
-    /// The rows of a table: hours in their order, others by tokens, then calls.
-    pub(super) fn rows(&self, by: By) -> Vec<(&str, &Sums)> {
-        let tables = By::ALL.into_iter().zip(&self.tables);
-        let Some((_, table)) = tables.into_iter().find(|(of, _)| *of == by) else {
+    /// The rows of a table: days and hours in their order, others by tokens, then calls.
+    pub(super) fn rows(&self, by: &By) -> Vec<Row<'_>> {
+        let Some(table) = self.tables.iter().find(|table| table.by == *by) else {
             return Vec::new();
         };
-        let mut rows: Vec<_> = table
-            .rows
-            .iter()
-            .map(|(key, sums)| (key.as_str(), sums))
-            .collect();
-        if by == By::Hour {
+        let mut rows: Vec<_> = table.rows.iter().collect();
+        if by.dimensions().first().is_some_and(|first| first.is_time()) {
             rows.sort_by_key(|(key, _)| *key);
         } else {
             rows.sort_by(|(left_key, left), (right_key, right)| {
@@ -214,7 +329,13 @@ impl Totals {
                 order.then(left_key.cmp(right_key))
             });
         }
-        rows.extend(table.other.as_ref().map(|sums| (OTHER, sums)));
+        let mut rows: Vec<Row<'_>> = rows
+            .into_iter()
+            .map(|(key, sums)| (key.split(SEPARATOR).collect(), sums))
+            .collect();
+        if let Some(sums) = &table.other {
+            rows.push((vec![OTHER; by.dimensions().len()], sums));
+        }
         rows
     }
 }
