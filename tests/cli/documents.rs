@@ -73,7 +73,7 @@ fn samples_write_what_is_shown() {
         let plain = |text: &str| text.trim_end().replace("\n\n{", "\n{");
         assert_eq!(plain(&got), plain(&written), "$ {command}");
     }
-    assert_eq!(run, 9);
+    assert_eq!(run, 10);
 }
 
 #[test]
@@ -128,14 +128,21 @@ fn every_command_is_documented_and_has_examples() {
             );
         }
     }
-    assert_eq!(seen, 8);
+    assert_eq!(seen, 9);
 }
 
 #[test]
 fn completions_and_man_pages_name_every_command() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = tollgate(&["completions", shell]).well();
-        for word in ["check", "explain", "token-file", "named-values"] {
+        for word in [
+            "check",
+            "explain",
+            "token-file",
+            "named-values",
+            "probe",
+            "ca-file",
+        ] {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
@@ -148,6 +155,7 @@ fn completions_and_man_pages_name_every_command() {
         "tollgate.1",
         "tollgate-check.1",
         "tollgate-import-apim.1",
+        "tollgate-probe.1",
         "tollgate-usage.1",
     ] {
         assert!(folder.join(page).exists(), "{page}");

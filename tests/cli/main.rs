@@ -15,6 +15,8 @@ mod check;
 mod documents;
 mod explain;
 mod import;
+mod probe;
 mod roles;
 mod run;
+mod server;
 mod usage;

@@ -1,5 +1,5 @@
 //! The command line: policies checked, decisions explained, policies of API Management taken over,
-//! request logs summed up. For people; the module has none of it.
+//! request logs summed up, gateways probed. For people; the module has none of it.
 #![cfg_attr(
     test,
     allow(
@@ -19,6 +19,7 @@ mod manual;
 mod operations;
 mod place;
 mod pretty;
+mod probe;
 mod report;
 mod request_log;
 mod roles;
@@ -32,7 +33,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use failure::Failure;
 
-/// Check, explain and take over policies of Tollgate; sum up its request log.
+/// Check, explain and take over policies of Tollgate; sum up its request log; probe a gateway.
 #[derive(Parser)]
 #[command(name = "tollgate", version, max_term_width = 100)]
 struct Arguments {
@@ -59,6 +60,7 @@ enum Command {
     Roles(roles::Arguments),
     Operations(operations::Arguments),
     Usage(usage::Arguments),
+    Probe(Box<probe::Arguments>),
     Completions(manual::Completions),
     Man(manual::Man),
 }
@@ -67,7 +69,7 @@ impl Command {
     /// Whether its exit code says more than that it wrote something.
     fn judges(&self) -> bool {
         match self {
-            Self::Check(_) | Self::Explain(_) | Self::Import(_) => true,
+            Self::Check(_) | Self::Explain(_) | Self::Import(_) | Self::Probe(_) => true,
             Self::Roles(_)
             | Self::Operations(_)
             | Self::Usage(_)
@@ -84,6 +86,8 @@ enum Ended {
     Well,
     /// It is not so: the policy is bad, the request is refused. Exit code 1.
     Badly,
+    /// Nobody knows, and that is written. Exit code 2.
+    Unknown,
 }
 
 /// Where commands write: results to `out`, what is said about them to `err`.
@@ -112,6 +116,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(Ended::Well) => ExitCode::SUCCESS,
         Ok(Ended::Badly) => ExitCode::from(1),
+        Ok(Ended::Unknown) => ExitCode::from(2),
         // Whoever reads has read enough, as `head` does. What was to be judged is not judged then.
         Err(failure) if failure.is_broken_pipe() => match arguments.command.judges() {
             true => ExitCode::from(2),
@@ -133,6 +138,7 @@ fn run(command: &Command, streams: Streams<'_>) -> Result<Ended, Failure> {
         Command::Roles(arguments) => roles::run(arguments, streams),
         Command::Operations(arguments) => operations::run(arguments, streams),
         Command::Usage(arguments) => usage::run(arguments, streams),
+        Command::Probe(arguments) => probe::run(arguments, streams),
         Command::Completions(arguments) => manual::completions(arguments, streams),
         Command::Man(arguments) => manual::man(arguments, streams),
     }
