@@ -419,7 +419,7 @@ fn the_page_is_one_file_that_needs_nothing_and_runs_nothing() {
     );
     assert!(page.contains("<title>2026-03-01 12:00, denied: 1</title>"));
     assert!(page.contains("<title>chat, prompt tokens: 10</title>"));
-    assert!(page.contains("<td>1,515</td>"));
+    assert!(page.contains("<td data-name=\"total tokens\">1,515</td>"));
 }
 
 #[test]
@@ -439,7 +439,38 @@ fn a_page_of_nothing_and_a_page_of_years_are_pages() {
     }
     let (_, years) = page(&log, "usage-years");
     let bars = years.matches(", passed: ").count();
-    // 168 at most for the hours, one for the application, one for the code.
-    assert!((100..=170).contains(&bars), "{bars}");
-    assert!(years.contains("and 8800 more: see the CSV"));
+    // A year and a month in weeks, one for the application, one for the code.
+    assert!((56..=62).contains(&bars), "{bars}");
+    assert!(years.contains("each bar covers 7 days"));
+    assert!(years.contains("and 175 more: see the CSV"));
+}
+
+#[test]
+fn u14_a_chart_has_the_steps_that_its_log_needs() {
+    let at = |time: &str, changes: &Value| {
+        let mut record = changes.clone();
+        record["time"] = json!(time);
+        line(&record)
+    };
+    let good = json!({});
+    let failed = json!({ "status": 502, "total_tokens": null });
+    // Less than an hour: minutes, those without a call included.
+    let log = at("2026-03-01T12:00:30Z", &good) + &at("2026-03-01T12:40:30Z", &failed);
+    let (_, hour) = page(&log, "usage-hour");
+    assert!(hour.contains("each bar covers 1 minute") && hour.contains("viewBox=\"0 0 41 100\""));
+    assert!(hour.contains("2026-03-01, UTC"), "{hour}");
+    assert!(hour.contains("<title>2026-03-01 12:40, errors of the backend: 1</title>"));
+    assert!(hour.contains(">12:07</span>"), "{hour}");
+    let log = at("2026-03-01T12:00:30Z", &good) + &at("2026-03-03T09:40:30Z", &good);
+    let (_, days) = page(&log, "usage-days");
+    assert!(
+        days.contains("each bar covers 1 hour") && days.contains("2026-03-01 to 2026-03-03, UTC")
+    );
+    assert!(days.contains(">03-02 "), "{days}");
+    assert!(!days.contains("Errors over time"));
+    // One colour for one meaning.
+    for class in ["passed", "denied", "errors", "prompt", "completion"] {
+        assert_eq!(days.matches(&format!("--{class}: #")).count(), 2, "{class}");
+    }
+    assert!(days.contains("<h2>By app and deployment</h2>"));
 }

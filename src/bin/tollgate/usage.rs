@@ -53,7 +53,7 @@ pub(crate) struct Arguments {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// Which tables: app, deployment, code, day, hour, or several of them joined by commas for a row
+    /// Which tables: app, deployment, code, day, hour, minute, or several of them joined by commas for a row
     /// per combination; app, deployment, code and hour without it
     #[arg(long, value_name = "WHAT")]
     by: Vec<By>,
@@ -82,7 +82,11 @@ pub(crate) fn run(arguments: &Arguments, streams: Streams<'_>) -> Result<Ended, 
         [] => By::defaults(),
         chosen => chosen.to_vec(),
     };
-    let mut totals = Totals::new(by.iter().cloned().chain(page::tables()));
+    let of_page = match &arguments.html {
+        Some(_) => page::tables(),
+        None => Vec::new(),
+    };
+    let mut totals = Totals::new(by.iter().cloned().chain(of_page));
     let progress = progress(&arguments.files);
     for path in &arguments.files {
         let name = name_of(path);

@@ -1,11 +1,11 @@
 //! One page with charts: no script, no font, no image from elsewhere.
 
+mod timeline;
+
 use std::fmt::Write as _;
 
 use super::totals::{By, Dimension, Row, Sums, Totals};
-
-/// Hours that a chart shows at most; longer logs are summed up by more hours a bar.
-const MAX_BARS: usize = 168;
+use timeline::{Timeline, marks, short};
 
 /// Rows of a table of the page.
 const MAX_ROWS: usize = 200;
@@ -14,7 +14,8 @@ const MAX_ROWS: usize = 200;
 const TOP: usize = 12;
 
 /// The page may load nothing and run nothing, and says so to the browser.
-const HEAD: &str = r#"<!doctype html>
+const HEAD: &str = concat!(
+    r#"<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -22,80 +23,77 @@ const HEAD: &str = r#"<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Usage of Azure OpenAI</title>
 <style>
-:root { color-scheme: light dark; --ink: #1d2330; --dim: #5b6472; --line: #d9dde4; --ground: #fff;
-  --a: #2f6fde; --b: #e0702f; --bad: #c8324a; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7eaf0; --dim: #9aa4b2; --line: #343b47; --ground: #171a20;
-  --a: #6ea3ff; --b: #f2a265; --bad: #ff7187; } }
-body { margin: 0 auto; max-width: 72rem; padding: 1.5rem; background: var(--ground); color: var(--ink);
-  font: 15px/1.45 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-p { color: var(--dim); margin: .25rem 0; }
-dl { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; margin: 1.25rem 0; }
-dt { color: var(--dim); } dd { margin: 0; font-size: 1.5rem; font-variant-numeric: tabular-nums; }
-svg { display: block; width: 100%; height: auto; } svg text { fill: var(--dim); font-size: 12px; }
-.a { fill: var(--a); } .b { fill: var(--b); } .bad { fill: var(--bad); } .grid { stroke: var(--line); }
-.key { display: inline-block; width: .7rem; height: .7rem; margin-right: .35rem; border-radius: 2px; }
-.key.a { background: var(--a); } .key.b { background: var(--b); } .key.bad { background: var(--bad); }
-.legend span { margin-right: 1.25rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; max-width: 26rem; overflow: hidden; text-overflow: ellipsis; }
-th { color: var(--dim); font-weight: 600; }
-</style>
-</head>
-<body>
-"#;
+"#,
+    include_str!("page/page.css"),
+    "</style>\n</head>\n<body>\n"
+);
 
-/// A colour of the page and what it stands for.
+/// A colour of the page, what it stands for, and the sum that it shows.
 type Series = (&'static str, &'static str, fn(&Sums) -> u64);
 
 const CALLS: [Series; 2] = [
-    ("a", "passed", |sums| sums.calls.saturating_sub(sums.denied)),
-    ("bad", "denied", |sums| sums.denied),
+    ("passed", "passed", |sums| {
+        sums.calls.saturating_sub(sums.denied)
+    }),
+    ("denied", "denied", |sums| sums.denied),
 ];
+
+const ERRORS: [Series; 1] = [("errors", "errors of the backend", |sums| sums.errors)];
 
 const TOKENS: [Series; 2] = [
-    ("a", "prompt tokens", |sums| sums.prompt),
-    ("b", "completion tokens", |sums| sums.completion),
+    ("prompt", "prompt tokens", |sums| sums.prompt),
+    ("completion", "completion tokens", |sums| sums.completion),
 ];
 
-/// The tables of the page.
+const TABLE_COLUMNS: [&str; 9] = [
+    "calls",
+    "denied",
+    "would deny",
+    "errors",
+    "prompt",
+    "completion",
+    "total tokens",
+    "p50 ms",
+    "p99 ms",
+];
+
+/// The tables that the page is made of.
 pub(super) fn tables() -> Vec<By> {
-    By::defaults()
+    let charts = [Dimension::Minute, Dimension::Hour].map(By::from);
+    shown_tables().into_iter().chain(charts).collect()
+}
+
+/// The tables that the page shows.
+fn shown_tables() -> Vec<By> {
+    let singles = [
+        Dimension::App,
+        Dimension::Deployment,
+        Dimension::Code,
+        Dimension::Day,
+    ];
+    let mut tables: Vec<_> = singles.into_iter().map(By::from).collect();
+    tables.insert(2, By::each_of(&[Dimension::App, Dimension::Deployment]));
+    tables
 }
 
 pub(super) fn write(totals: &Totals) -> String {
     let mut page = HEAD.to_owned();
-    summary(&mut page, totals);
-    let rows = totals.rows(&Dimension::Hour.into());
-    let hours = bars(&rows);
-    chart_of_hours(&mut page, "Calls over time", &hours, &CALLS);
-    chart_of_hours(&mut page, "Tokens over time", &hours, &TOKENS);
-    chart_of_keys(
-        &mut page,
-        "Tokens by application",
-        &totals.rows(&Dimension::App.into()),
-        &TOKENS,
-    );
-    chart_of_keys(
-        &mut page,
-        "Calls by application",
-        &totals.rows(&Dimension::App.into()),
-        &CALLS,
-    );
-    chart_of_keys(
-        &mut page,
-        "Tokens by deployment",
-        &totals.rows(&Dimension::Deployment.into()),
-        &TOKENS,
-    );
-    chart_of_keys(
-        &mut page,
-        "Calls by code",
-        &totals.rows(&Dimension::Code.into()),
-        &CALLS,
-    );
-    for by in tables() {
+    let timeline = Timeline::new(totals);
+    summary(&mut page, totals, timeline.as_ref());
+    if let Some(timeline) = &timeline {
+        over_time(&mut page, "Calls", timeline, &CALLS);
+        over_time(&mut page, "Errors", timeline, &ERRORS);
+        over_time(&mut page, "Tokens", timeline, &TOKENS);
+    }
+    for (title, of, series) in [
+        ("Tokens by application", Dimension::App, &TOKENS),
+        ("Calls by application", Dimension::App, &CALLS),
+        ("Tokens by deployment", Dimension::Deployment, &TOKENS),
+        ("Calls by code", Dimension::Code, &CALLS),
+    ] {
+        by_key(&mut page, title, &totals.rows(&of.into()), series);
+    }
+    for by in shown_tables() {
         table(&mut page, &by, &totals.rows(&by));
     }
     page.push_str("</body>\n</html>\n");
@@ -135,72 +133,52 @@ fn grouped(number: u64) -> String {
     grouped
 }
 
-fn summary(page: &mut String, totals: &Totals) {
-    let rows = totals.rows(&Dimension::Hour.into());
-    let first = rows
+fn summary(page: &mut String, totals: &Totals, timeline: Option<&Timeline<'_>>) {
+    let days = totals.rows(&Dimension::Day.into());
+    let is_day = |key: &&String| *key != super::totals::OTHER;
+    let keys: Vec<String> = days.iter().map(|(key, _)| label(key)).collect();
+    let first = keys
         .first()
-        .map_or_else(|| "-".to_owned(), |(hour, _)| label(hour));
-    let last = rows
+        .map_or_else(|| "-".to_owned(), |key| escape(key));
+    let last = keys
         .iter()
         .rev()
-        .map(|(hour, _)| label(hour))
-        .find(|hour| hour != super::totals::OTHER);
+        .find(is_day)
+        .map_or_else(|| "-".to_owned(), |key| escape(key));
+    let span = if first == last {
+        first
+    } else {
+        format!("{first} to {last}")
+    };
     let all = &totals.all;
     let millis = |percent| {
-        all.percentile(percent)
-            .map_or_else(|| "-".to_owned(), grouped)
+        let millis = all.percentile(percent);
+        millis.map_or_else(
+            || "-".to_owned(),
+            |millis| format!("{} ms", grouped(millis)),
+        )
     };
-    let last = last.unwrap_or_else(|| "-".to_owned());
-    let [first, last] = [first, last].map(|hour| escape(&hour).replace('T', " "));
     // Writing to a string cannot fail.
-    let _ = write!(
-        page,
-        "<h1>Usage of Azure OpenAI</h1>\n<p>From {first}:00 to {last}:59 UTC, by application, deployment, code and hour</p>\n<dl>\n"
-    );
+    let _ = write!(page, "<h1>Usage of Azure OpenAI</h1>\n<p>{span}, UTC");
+    if let Some(timeline) = timeline {
+        let _ = write!(page, "; each bar covers {}", timeline.bar_name());
+    }
+    page.push_str("</p>\n<dl>\n");
     for (name, value) in [
         ("Calls", grouped(all.calls)),
         ("Denied", grouped(all.denied)),
+        ("Errors", grouped(all.errors)),
         ("Prompt tokens", grouped(all.prompt)),
         ("Completion tokens", grouped(all.completion)),
-        ("p50, ms", millis(50.0)),
-        ("p99, ms", millis(99.0)),
+        ("Median", millis(50.0)),
+        ("99th percentile", millis(99.0)),
     ] {
         let _ = writeln!(page, "<div><dt>{name}</dt><dd>{value}</dd></div>");
     }
     page.push_str("</dl>\n");
     if totals.unreadable > 0 {
-        let _ = writeln!(
-            page,
-            "<p>{} lines could not be read.</p>",
-            grouped(totals.unreadable)
-        );
-    }
-}
-
-/// Some hours in a row: the first of them, and the sums of each.
-struct Bar<'a> {
-    label: String,
-    hours: &'a [Row<'a>],
-}
-
-/// Hours, several to a bar where there are many.
-fn bars<'a>(rows: &'a [Row<'a>]) -> Vec<Bar<'a>> {
-    let per_bar = rows.len().div_ceil(MAX_BARS).max(1);
-    let bars = rows.chunks(per_bar).map(|hours| Bar {
-        label: hours
-            .first()
-            .map_or_else(String::new, |(hour, _)| label(hour).replace('T', " ")),
-        hours,
-    });
-    bars.collect()
-}
-
-impl Bar<'_> {
-    fn sum(&self, of: fn(&Sums) -> u64) -> u64 {
-        self.hours
-            .iter()
-            .map(|(_, sums)| of(sums))
-            .fold(0, u64::saturating_add)
+        let lines = grouped(totals.unreadable);
+        let _ = writeln!(page, "<p>{lines} lines could not be read.</p>");
     }
 }
 
@@ -212,10 +190,6 @@ fn legend(page: &mut String, series: &[Series]) {
     page.push_str("</p>\n");
 }
 
-const WIDTH: f64 = 1000.0;
-const HEIGHT: f64 = 200.0;
-const BOTTOM: f64 = 22.0;
-
 /// A count as a coordinate. What is lost beyond 2^53 is no pixel.
 #[expect(
     clippy::as_conversions,
@@ -226,80 +200,95 @@ fn number(count: u64) -> f64 {
     count as f64
 }
 
-fn share(value: u64, most: u64) -> f64 {
+/// A value as percent of the most.
+fn percent(value: u64, most: u64) -> f64 {
     if most == 0 {
         0.0
     } else {
-        number(value) / number(most)
+        number(value) / number(most) * 100.0
     }
 }
 
-fn chart_of_hours(page: &mut String, title: &str, bars: &[Bar<'_>], series: &[Series]) {
-    let total = |bar: &Bar<'_>| {
-        series
-            .iter()
-            .map(|(.., of)| bar.sum(*of))
-            .fold(0, u64::saturating_add)
-    };
-    let most = bars.iter().map(total).max().unwrap_or(0);
+/// A chart over time. Its drawing stretches with the window; its text does not.
+fn over_time(page: &mut String, title: &str, timeline: &Timeline<'_>, series: &[Series]) {
+    let heights: Vec<Vec<(String, u64)>> = series
+        .iter()
+        .map(|(.., of)| timeline.bars(*of).collect())
+        .collect();
+    let count = timeline.len();
+    let mut stacked = vec![0_u64; heights.first().map_or(0, Vec::len)];
+    for bars in &heights {
+        for (sum, (_, value)) in stacked.iter_mut().zip(bars) {
+            *sum = sum.saturating_add(*value);
+        }
+    }
+    let most = stacked.iter().max().copied().unwrap_or(0);
     if most == 0 {
         return;
     }
-    let _ = writeln!(page, "<h2>{title}</h2>");
+    let marks = marks(most);
+    let top = marks.last().copied().unwrap_or(most);
+    let _ = writeln!(page, "<h2>{title} over time</h2>");
     legend(page, series);
-    let whole = HEIGHT + BOTTOM;
-    let _ = writeln!(
-        page,
-        "<svg viewBox=\"0 0 {WIDTH} {whole}\" role=\"img\" aria-label=\"{title}\">"
-    );
-    for line in [0.0, 0.5, 1.0] {
-        let y = HEIGHT - line * (HEIGHT - 20.0);
-        let _ = writeln!(
+    page.push_str("<div class=\"chart\">\n<div class=\"y\">");
+    for mark in &marks {
+        let bottom = percent(*mark, top);
+        let _ = write!(
             page,
-            "<line class=\"grid\" x1=\"0\" x2=\"{WIDTH}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>"
+            "<span style=\"bottom:{bottom:.1}%\">{}</span>",
+            short(*mark)
         );
     }
-    let _ = writeln!(page, "<text x=\"0\" y=\"14\">{}</text>", grouped(most));
-    let count = u64::try_from(bars.len()).unwrap_or(1).max(1);
-    let step = WIDTH / number(count);
-    for (at, bar) in (0_u64..).zip(bars) {
-        let x = number(at) * step;
-        let label = escape(&bar.label);
-        let mut y = HEIGHT;
-        for (class, name, of) in series {
-            let value = bar.sum(*of);
-            let height = share(value, most) * (HEIGHT - 20.0);
-            if value == 0 {
+    page.push_str("</div>\n<div class=\"plot\">");
+    for mark in marks.iter().skip(1) {
+        let bottom = percent(*mark, top);
+        let _ = write!(
+            page,
+            "<div class=\"grid\" style=\"bottom:{bottom:.1}%\"></div>"
+        );
+    }
+    let _ = writeln!(
+        page,
+        "\n<svg viewBox=\"0 0 {count} 100\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{title} over time\">"
+    );
+    let mut base = vec![0_u64; stacked.len()];
+    for ((class, name, _), bars) in series.iter().zip(&heights) {
+        for (at, ((start, value), below)) in (0_u64..).zip(bars.iter().zip(&mut base)) {
+            if *value == 0 {
                 continue;
             }
-            y -= height;
-            let width = (step * 0.86).max(0.5);
+            let height = percent(*value, top);
+            *below = below.saturating_add(*value);
+            let y = 100.0 - percent(*below, top);
             let _ = writeln!(
                 page,
-                "<rect class=\"{class}\" x=\"{x:.2}\" y=\"{y:.2}\" width=\"{width:.2}\" height=\"{height:.2}\"><title>{label}:00, {name}: {}</title></rect>",
-                grouped(value)
-            );
-        }
-        // As many labels as there is room for.
-        if at.is_multiple_of(count.div_ceil(8)) {
-            let _ = writeln!(
-                page,
-                "<text x=\"{x:.2}\" y=\"{:.1}\">{label}</text>",
-                HEIGHT + 16.0
+                "<rect class=\"{class}\" x=\"{:.2}\" y=\"{y:.2}\" width=\"0.84\" height=\"{height:.2}\"><title>{start}, {name}: {}</title></rect>",
+                number(at) + 0.08,
+                grouped(*value)
             );
         }
     }
-    page.push_str("</svg>\n");
+    page.push_str("</svg>\n</div>\n<div class=\"x\">");
+    for (index, (at, label)) in timeline.labels().into_iter().enumerate() {
+        let left = percent(at, count);
+        let class = if index.is_multiple_of(2) {
+            ""
+        } else {
+            " class=\"half\""
+        };
+        let _ = write!(
+            page,
+            "<span{class} style=\"left:{left:.1}%\">{label}</span>"
+        );
+    }
+    page.push_str("</div>\n</div>\n");
 }
 
-fn chart_of_keys(page: &mut String, title: &str, rows: &[Row<'_>], series: &[Series]) {
-    const ROW: f64 = 26.0;
-    const LABEL: f64 = 280.0;
+/// A bar for each of the largest keys.
+fn by_key(page: &mut String, title: &str, rows: &[Row<'_>], series: &[Series]) {
     let total = |sums: &Sums| {
-        series
-            .iter()
-            .map(|(.., of)| of(sums))
-            .fold(0, u64::saturating_add)
+        let values = series.iter().map(|(.., of)| of(sums));
+        values.fold(0, u64::saturating_add)
     };
     let mut shown: Vec<_> = rows.iter().filter(|(_, sums)| total(sums) > 0).collect();
     shown.sort_by_key(|(_, sums)| std::cmp::Reverse(total(sums)));
@@ -310,44 +299,30 @@ fn chart_of_keys(page: &mut String, title: &str, rows: &[Row<'_>], series: &[Ser
     }
     let _ = writeln!(page, "<h2>{title}</h2>");
     legend(page, series);
-    let height = number(u64::try_from(shown.len()).unwrap_or(0)) * ROW;
-    let _ = writeln!(
-        page,
-        "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{title}\">"
-    );
-    for (at, (key, sums)) in (0_u64..).zip(shown) {
-        let y = number(at) * ROW;
-        let key = label(key);
-        let (label, cut) = (escape(&key), escape(&shorten(&key)));
+    page.push_str("<div class=\"bars\">\n");
+    for (key, sums) in shown {
+        let key = escape(&label(key));
         let _ = writeln!(
             page,
-            "<text x=\"0\" y=\"{:.1}\">{cut}<title>{label}</title></text>",
-            y + 17.0
+            "<div><span title=\"{key}\">{key}</span><svg viewBox=\"0 0 100 10\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{key}\">"
         );
-        let mut x = LABEL;
+        let mut x = 0.0;
         for (class, name, of) in series {
             let value = of(sums);
-            let width = share(value, most) * (WIDTH - LABEL - 110.0);
+            let width = percent(value, most);
             if value == 0 {
                 continue;
             }
             let _ = writeln!(
                 page,
-                "<rect class=\"{class}\" x=\"{x:.2}\" y=\"{:.1}\" width=\"{width:.2}\" height=\"18\"><title>{label}, {name}: {}</title></rect>",
-                y + 3.0,
+                "<rect class=\"{class}\" x=\"{x:.2}\" y=\"0\" width=\"{width:.2}\" height=\"10\"><title>{key}, {name}: {}</title></rect>",
                 grouped(value)
             );
             x += width;
         }
-        let _ = writeln!(
-            page,
-            "<text x=\"{:.2}\" y=\"{:.1}\">{}</text>",
-            x + 6.0,
-            y + 17.0,
-            grouped(total(sums))
-        );
+        let _ = writeln!(page, "</svg><b>{}</b></div>", grouped(total(sums)));
     }
-    page.push_str("</svg>\n");
+    page.push_str("</div>\n");
 }
 
 /// A key in one text.
@@ -355,38 +330,29 @@ fn label(key: &[&str]) -> String {
     key.join(" · ")
 }
 
-fn shorten(key: &str) -> String {
-    const MAX: usize = 40;
-    match key.char_indices().nth(MAX) {
-        Some((end, _)) => format!("{}…", key.get(..end).unwrap_or_default()),
-        None => key.to_owned(),
-    }
-}
-
 fn table(page: &mut String, by: &By, rows: &[Row<'_>]) {
+    let name = by.joined(" and ");
     let _ = write!(
         page,
-        "<h2>By {0}</h2>\n<div class=\"wide\"><table>\n<tr><th>{0}</th>",
-        by.name()
+        "<h2>By {name}</h2>\n<div class=\"wide\"><table>\n<tr class=\"head\">"
     );
-    for column in [
-        "calls",
-        "denied",
-        "would deny",
-        "errors",
-        "prompt",
-        "completion",
-        "total tokens",
-        "p50 ms",
-        "p99 ms",
-    ] {
+    for dimension in by.dimensions() {
+        let _ = write!(page, "<th class=\"name\">{}</th>", dimension.name());
+    }
+    for column in TABLE_COLUMNS {
         let _ = write!(page, "<th>{column}</th>");
     }
     page.push_str("</tr>\n");
     for (key, sums) in rows.iter().take(MAX_ROWS) {
-        let key = escape(&label(key));
-        let _ = write!(page, "<tr><td title=\"{key}\">{key}</td>");
-        for cell in [
+        page.push_str("<tr>");
+        for (dimension, part) in by.dimensions().iter().zip(key) {
+            let (name, part) = (dimension.name(), escape(part));
+            let _ = write!(
+                page,
+                "<td class=\"name\" data-name=\"{name}\" title=\"{part}\">{part}</td>"
+            );
+        }
+        let counts = [
             sums.calls,
             sums.denied,
             sums.would_deny,
@@ -394,14 +360,12 @@ fn table(page: &mut String, by: &By, rows: &[Row<'_>]) {
             sums.prompt,
             sums.completion,
             sums.total,
-        ] {
-            let _ = write!(page, "<td>{}</td>", grouped(cell));
-        }
-        for percent in [50.0, 99.0] {
-            let cell = sums
-                .percentile(percent)
-                .map_or_else(|| "-".to_owned(), grouped);
-            let _ = write!(page, "<td>{cell}</td>");
+        ];
+        let counts = counts.into_iter().map(Some);
+        let cells = counts.chain([50.0, 99.0].map(|percent| sums.percentile(percent)));
+        for (column, cell) in TABLE_COLUMNS.into_iter().zip(cells) {
+            let cell = cell.map_or_else(|| "-".to_owned(), grouped);
+            let _ = write!(page, "<td data-name=\"{column}\">{cell}</td>");
         }
         page.push_str("</tr>\n");
     }

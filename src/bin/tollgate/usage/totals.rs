@@ -16,6 +16,7 @@ pub(super) enum Dimension {
     Code,
     Day,
     Hour,
+    Minute,
 }
 
 /// What a table has a row for: one dimension, or each combination of several.
@@ -34,12 +35,13 @@ const MAX_KEY: usize = 128;
 const SEPARATOR: char = '\u{1f}';
 
 impl Dimension {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::App,
         Self::Deployment,
         Self::Code,
         Self::Day,
         Self::Hour,
+        Self::Minute,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -49,11 +51,12 @@ impl Dimension {
             Self::Code => "code",
             Self::Day => "day",
             Self::Hour => "hour",
+            Self::Minute => "minute",
         }
     }
 
     fn is_time(self) -> bool {
-        matches!(self, Self::Day | Self::Hour)
+        matches!(self, Self::Day | Self::Hour | Self::Minute)
     }
 
     /// Most rows of a table. A row has some kilobytes, most of them for the percentiles.
@@ -62,7 +65,7 @@ impl Dimension {
             Self::App => 2_000,
             Self::Deployment => 1_000,
             Self::Code => 100,
-            Self::Day | Self::Hour => 10_000,
+            Self::Day | Self::Hour | Self::Minute => 10_000,
         }
     }
 
@@ -74,6 +77,7 @@ impl Dimension {
             Self::Code => (&record.code, Some(record.outcome.as_str())),
             Self::Day => return key.push_str(record.time.get(..10).unwrap_or_default()),
             Self::Hour => return key.push_str(record.time.get(..13).unwrap_or_default()),
+            Self::Minute => return key.push_str(record.time.get(..16).unwrap_or(&record.time)),
         };
         // Envoy writes a hyphen for what is not there.
         let is_there = |text: &&str| !text.is_empty() && *text != "-";
@@ -122,6 +126,11 @@ impl By {
             Dimension::Hour,
         ];
         singles.into_iter().map(Self::from).collect()
+    }
+
+    /// Each combination of several dimensions.
+    pub(super) fn each_of(dimensions: &[Dimension]) -> Self {
+        Self(dimensions.to_vec())
     }
 
     pub(super) fn dimensions(&self) -> &[Dimension] {
