@@ -46,10 +46,14 @@ fn deciding() -> Server {
     Server::start(|head| vec![Piece::Bytes(module(head))])
 }
 
+/// A body as Azure's.
+fn azure(code: &str) -> String {
+    format!("{{\"error\":{{\"code\":\"{code}\",\"message\":\"m\"}}}}")
+}
+
 /// Envoy's own response in Azure's form.
 fn of_envoy(status: &str, code: &str) -> Vec<u8> {
-    let body = format!("{{\"error\":{{\"code\":\"{code}\",\"message\":\"m\"}}}}");
-    response(status, &[], &body)
+    response(status, &[code], &azure(code))
 }
 
 fn probe(server: &Server, more: &[&str]) -> Ran {
@@ -151,7 +155,6 @@ fn paths_go_out_to_the_letter_and_every_request_is_a_get_without_a_body() {
 fn what_the_shipped_files_deny_is_guarded() {
     for server in [
         Server::saying(of_envoy("403 Forbidden", "GatewayNotGuarded")),
-        Server::saying(response("403 Forbidden", &["GatewayNotGuarded"], "")),
         Server::saying(of_envoy("404 Not Found", "RouteNotFound")),
         Server::saying(of_envoy("400 Bad Request", "RequestNotAccepted")),
     ] {
@@ -190,7 +193,6 @@ fn what_something_else_responds_is_open() {
         "HTTP/1.1 307 Temporary Redirect\r\nlocation: {}/\r\ncontent-length: 0\r\n\r\n",
         elsewhere.url()
     );
-    let of_backend = "{\"error\":{\"code\":\"TokenNotPresent\"}}";
     let cases: [(&str, Vec<u8>, &str); 17] = [
         (
             "passed",
@@ -214,17 +216,17 @@ fn what_something_else_responds_is_open() {
         ),
         (
             "Azure's own",
-            of_envoy("401 Unauthorized", "PermissionDenied"),
+            response("401 Unauthorized", &[], &azure("PermissionDenied")),
             "not of the module",
         ),
         (
             "a code in the body alone",
-            response("401 Unauthorized", &[], of_backend),
+            response("401 Unauthorized", &[], &azure("TokenNotPresent")),
             "not of the module",
         ),
         (
             "not found",
-            of_envoy("404 Not Found", "404"),
+            response("404 Not Found", &[], &azure("404")),
             "something else",
         ),
         (
@@ -423,9 +425,9 @@ fn what_is_slow_or_broken_is_not_answered() {
     });
 }
 
-/// The head says who responds; a body that goes on and on, or never comes, changes nothing.
+/// The head says who responds; a body that goes on and on, or never comes, is not waited for.
 #[test]
-fn a_body_is_read_within_bounds() {
+fn no_body_is_read() {
     type Script = fn() -> Vec<Piece>;
     let head = || {
         Piece::Bytes(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 1000000000\r\n\r\n".to_vec())
@@ -445,7 +447,7 @@ fn a_body_is_read_within_bounds() {
         });
         let start = Instant::now();
         assert_eq!(
-            verdict(&as_json(&server, &["--timeout", "1s"], 1)),
+            verdict(&as_json(&server, &["--timeout", "60s"], 1)),
             "open",
             "{name}"
         );
@@ -597,7 +599,7 @@ fn a_good_token_has_to_pass_and_is_never_shown() {
         })]
     });
     let out = probe(&server, &["--token-file", &path]).ended(0);
-    assert!(out.contains("the backend's own response"), "{out}");
+    assert!(out.contains("the response is the backend's"), "{out}");
 }
 
 #[test]

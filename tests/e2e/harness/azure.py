@@ -92,16 +92,16 @@ class Names:
         self._socket.close()
 
 
-def self_signed(directory: Path, name: str) -> tuple[Path, Path]:
-    """A certificate that no CA has signed, and its key."""
+def self_signed(directory: Path, name: str, expires_in: int = 3600) -> tuple[Path, Path]:
+    """A certificate that no CA has signed, and its key. `expires_in` is in seconds, and may have passed."""
     directory.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.timezone.utc)
     certificate = (
         x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
+        .not_valid_before(now - datetime.timedelta(hours=2))
+        .not_valid_after(now + datetime.timedelta(seconds=expires_in))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .sign(key, hashes.SHA256())
     )

@@ -10,8 +10,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::Empty;
+use hyper::body::Bytes;
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Uri, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -29,23 +29,20 @@ use super::tls::{self, Trust};
 /// The module's code, in every response that it makes.
 pub(crate) const CODE_HEADER: &str = "x-tollgate-code";
 
-/// How much of a head and of a body is read; codes are in the first few hundred bytes.
-const MAX_HEAD: usize = 64 * 1024;
+/// How much of a head is read; codes are in the first few hundred bytes.
+const MAX_HEAD: usize = 32 * 1024;
 const MAX_HEADERS: usize = 100;
-const MAX_BODY: usize = 16 * 1024;
 
-/// How long a body is waited for, once the head is there.
-const BODY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How much of a body HTTP/2 may send before it is asked for, which it never is.
+const WINDOW: u32 = 16 * 1024;
 
-/// What a response says about who made it.
+/// What a response's head says about who made it. The body is not read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) protocol: &'static str,
     /// Every value of `x-tollgate-code`.
     pub(crate) codes: Vec<String>,
-    /// `error.code` of the body, read where there is no such header.
-    pub(crate) body_code: Option<String>,
 }
 
 /// Why there is no response.
@@ -94,23 +91,12 @@ impl Client {
     ) -> Result<Response, Unanswered> {
         let phase = Cell::new(Phase::Resolve);
         let limit = self.timeout.min(at_most);
-        let (mut response, body, _driver) = timeout(limit, self.head(call, &phase))
+        timeout(limit, self.head(call, &phase))
             .await
-            .unwrap_or_else(|_| Err(Unanswered::TimedOut(phase.get())))?;
-        // A head with a code says all. And a body that never ends is no reason to forget its head.
-        if response.codes.is_empty() {
-            let mut read = Vec::new();
-            let _ = timeout(BODY_TIMEOUT.min(limit), read_body(body, &mut read)).await;
-            response.body_code = code_of(&read);
-        }
-        Ok(response)
+            .unwrap_or_else(|_| Err(Unanswered::TimedOut(phase.get())))
     }
 
-    async fn head(
-        &self,
-        call: &Call,
-        phase: &Cell<Phase>,
-    ) -> Result<(Response, Incoming, Driver), Unanswered> {
+    async fn head(&self, call: &Call, phase: &Cell<Phase>) -> Result<Response, Unanswered> {
         let stream = self.connect(phase).await?;
         let Some(trust) = &self.trust else {
             phase.set(Phase::Response);
@@ -146,18 +132,18 @@ impl Client {
         call: &Call,
         stream: S,
         is_http2: bool,
-    ) -> Result<(Response, Incoming, Driver), Unanswered>
+    ) -> Result<Response, Unanswered>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let request = self.request(call, is_http2)?;
         let io = TokioIo::new(stream);
-        let (response, driver) = if is_http2 {
+        let (response, _driver) = if is_http2 {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder
                 .timer(TokioTimer::new())
                 .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-                .initial_stream_window_size(u32::try_from(MAX_BODY).unwrap_or(u32::MAX));
+                .initial_stream_window_size(WINDOW);
             let (mut sender, connection) = builder.handshake(io).await?;
             let driver = Driver::spawn(connection);
             (sender.send_request(request).await?, driver)
@@ -169,7 +155,7 @@ impl Client {
             (sender.send_request(request).await?, driver)
         };
         let codes = response.headers().get_all(CODE_HEADER).into_iter();
-        let read = Response {
+        Ok(Response {
             status: response.status().as_u16(),
             protocol: match response.version() {
                 Version::HTTP_2 => "HTTP/2",
@@ -179,9 +165,7 @@ impl Client {
             codes: codes
                 .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
                 .collect(),
-            body_code: None,
-        };
-        Ok((read, response.into_body(), driver))
+        })
     }
 
     fn request(&self, call: &Call, is_http2: bool) -> Result<Request<Empty<Bytes>>, Unanswered> {
@@ -234,26 +218,6 @@ impl Drop for Driver {
     }
 }
 
-async fn read_body(mut body: Incoming, read: &mut Vec<u8>) {
-    while let Some(Ok(frame)) = body.frame().await {
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        let room = MAX_BODY.saturating_sub(read.len());
-        read.extend(data.iter().take(room));
-        if data.len() >= room {
-            break;
-        }
-    }
-}
-
-/// `error.code` of a body in Azure's form.
-fn code_of(body: &[u8]) -> Option<String> {
-    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let code = body.get("error")?.get("code")?.as_str()?;
-    Some(code.to_owned())
-}
-
 impl Unanswered {
     /// There was no connection, and so there is none for other calls.
     pub(crate) fn is_unreachable(&self) -> bool {
@@ -275,17 +239,27 @@ impl From<hyper::Error> for Unanswered {
         if error.is_parse() {
             return Self::NotHttp(error.to_string());
         }
+        let mut is_closed = error.is_incomplete_message() || error.is_canceled();
         let mut cause = error.source();
         while let Some(inner) = cause {
-            // What TLS finds after its handshake, such as a client certificate that is missing.
-            if let Some(error) = inner.downcast_ref::<io::Error>()
-                && let Some(text) = tls::describe_late(error)
-            {
-                return Self::Tls(text);
+            if let Some(error) = inner.downcast_ref::<io::Error>() {
+                // What TLS finds after its handshake, such as a client certificate that is missing.
+                if let Some(text) = tls::describe_late(error) {
+                    return Self::Tls(text);
+                }
+                is_closed = true;
+            }
+            if let Some(error) = inner.downcast_ref::<h2::Error>() {
+                // What this side resets is a response all the same, of whatever kind.
+                is_closed = error.is_remote() || error.is_io();
             }
             cause = inner.source();
         }
-        Self::Closed
+        if is_closed {
+            Self::Closed
+        } else {
+            Self::NotHttp(error.to_string())
+        }
     }
 }
 

@@ -70,41 +70,59 @@ impl Round {
         found.filter(|found| *found == verdict).count()
     }
 
+    /// A call that may have passed, for all that is known: it got no response in time.
+    fn undecided(&self) -> impl Iterator<Item = &Judgement> {
+        let found = self.calls.iter().map(|(_, found)| found);
+        found.filter(|found| found.is_undecided)
+    }
+
     /// The state of the gateway, in one word.
     pub(crate) fn state(&self) -> Verdict {
-        let states = [Verdict::Open, Verdict::Deciding, Verdict::Guarded];
-        let mut states = states.into_iter();
-        let found = states.find(|state| self.count(*state) > 0);
-        found.unwrap_or(Verdict::Unanswered)
+        let has = |verdict| self.count(verdict) > 0;
+        if has(Verdict::Open) {
+            Verdict::Open
+        } else if self.undecided().next().is_some() {
+            Verdict::Unanswered
+        } else if has(Verdict::Deciding) {
+            Verdict::Deciding
+        } else if has(Verdict::Guarded) {
+            Verdict::Guarded
+        } else {
+            Verdict::Unanswered
+        }
     }
 
     pub(crate) fn summary(&self) -> Summary {
-        let [open, denied] = [Verdict::Open, Verdict::Denied].map(|verdict| self.count(verdict));
-        let undecided: Vec<_> = self
-            .calls
-            .iter()
-            .filter(|(_, found)| found.is_undecided)
-            .collect();
         match self.state() {
-            Verdict::Open => Summary::NotDeciding(format!("open: {} not denied", of_calls(open))),
+            Verdict::Open => {
+                let open = of_calls(self.count(Verdict::Open));
+                Summary::NotDeciding(format!("open: {open} not denied"))
+            }
             Verdict::Guarded => {
                 Summary::NotDeciding("guarded, not deciding: no call reached the module".to_owned())
             }
-            Verdict::Deciding if denied > 0 => {
+            Verdict::Deciding if self.count(Verdict::Denied) > 0 => {
                 Summary::NotDeciding("deciding, but the token of --token-file is denied".to_owned())
             }
-            Verdict::Deciding => match undecided.first() {
-                Some((_, first)) => Summary::Unanswered(format!(
-                    "{} without a response: {}",
-                    of_calls(undecided.len()),
-                    first.reason
-                )),
-                None => Summary::Deciding,
-            },
-            _ => {
-                let first = self.calls.first().map(|(_, found)| found.reason.as_str());
-                Summary::Unanswered(format!("nothing answered: {}", first.unwrap_or_default()))
-            }
+            Verdict::Deciding => Summary::Deciding,
+            _ => Summary::Unanswered(self.why_unanswered()),
+        }
+    }
+
+    fn why_unanswered(&self) -> String {
+        let unanswered = self.count(Verdict::Unanswered);
+        let without = self
+            .undecided()
+            .next()
+            .or_else(|| self.calls.first().map(|(_, found)| found));
+        let reason = without.map_or("", |found| found.reason.as_str());
+        if unanswered == self.calls.len() {
+            format!("nothing answered: {reason}")
+        } else {
+            format!(
+                "{} without a response: {reason}",
+                of_calls(self.undecided().count())
+            )
         }
     }
 

@@ -112,7 +112,10 @@ pub(crate) fn describe_late(error: &io::Error) -> Option<String> {
 
 fn certificate(problem: &CertificateError) -> String {
     match problem {
-        CertificateError::UnknownIssuer => {
+        // The others: an authority of the same name, with another key.
+        CertificateError::UnknownIssuer
+        | CertificateError::BadSignature
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
             "the certificate is of an unknown authority; --ca-file names others".to_owned()
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {

@@ -129,12 +129,10 @@ fn judge_bad(credential: Credential, response: &Response) -> (Verdict, String) {
         _ => return open("a response of something else"),
     }
     let code = match response.codes.as_slice() {
-        [] => match (&response.body_code, response.status) {
-            // Envoy's own responses are told by their body where they have no such header.
-            (Some(code), _) if guard(code).is_some() => code,
-            (_, 401 | 403) => return open("a refusal of something else, not of the module"),
-            _ => return open("a response of something else"),
-        },
+        [] if matches!(response.status, 401 | 403) => {
+            return open("a refusal of something else, not of the module");
+        }
+        [] => return open("a response of something else"),
         [code] => code,
         _ => return open("several codes: something else sends them too"),
     };
@@ -155,21 +153,21 @@ fn judge_bad(credential: Credential, response: &Response) -> (Verdict, String) {
 
 /// A call with a good token: whatever the backend responds, the module and Envoy have to let it pass.
 fn judge_good(response: &Response) -> (Verdict, String) {
-    let of_module = response
+    let denied = response
         .codes
         .iter()
-        .any(|code| module_code(code).is_some());
-    // Azure's bodies have some of the module's codes, and none of Envoy's.
-    let mut codes = response.codes.iter().chain(&response.body_code);
-    let of_guard = codes.find_map(|code| match guard(code) {
-        Some(Guard::Denied(reason)) => Some(reason),
-        _ => None,
-    });
-    match of_guard {
-        _ if of_module => (Verdict::Denied, "the module denies the token".to_owned()),
+        .find_map(|code| match (module_code(code), guard(code)) {
+            (Some(_), _) => Some("the module denies the token"),
+            (None, Some(Guard::Denied(reason))) => Some(reason),
+            _ => None,
+        });
+    match denied {
         Some(reason) => (Verdict::Denied, reason.to_owned()),
         None if (200..=299).contains(&response.status) => (Verdict::Passed, String::new()),
-        None => (Verdict::Passed, "the backend's own response".to_owned()),
+        None => (
+            Verdict::Passed,
+            "not denied; the response is the backend's".to_owned(),
+        ),
     }
 }
 
@@ -206,10 +204,9 @@ fn fits(code: Code, credential: Credential) -> bool {
 impl Response {
     /// The code for people and programs: one that the gateway made up is cut and printable.
     fn shown_code(&self) -> Option<String> {
-        let code = match (self.codes.as_slice(), &self.body_code) {
-            ([code], _) => code,
-            ([], Some(code)) if guard(code).is_some() => code,
-            ([], _) => return None,
+        let code = match self.codes.as_slice() {
+            [] => return None,
+            [code] => code,
             _ => return Some(format!("{CODE_HEADER} is repeated")),
         };
         let printable = code.chars().map(|character| match character {
