@@ -3,6 +3,7 @@
 mod abi;
 #[cfg(feature = "chaos")]
 mod chaos;
+mod interlock;
 mod logger;
 mod metrics;
 mod plugin;

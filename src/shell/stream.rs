@@ -7,6 +7,7 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use super::abi;
+use super::interlock::Interlock;
 use super::plugin::Plugin;
 use crate::answer::{Answer, ResponseContext};
 use crate::api_version::ApiVersion;
@@ -41,6 +42,7 @@ pub(super) struct Stream {
     /// The filter state tells what is known, though nothing is decided.
     told_early: Cell<bool>,
     told: RefCell<Option<Told>>,
+    interlock: Interlock,
     admission: RefCell<Option<Admission>>,
     status: Cell<Option<u16>>,
     /// What the call used, once that is settled.
@@ -79,6 +81,7 @@ impl Stream {
             meter: RefCell::default(),
             told_early: Cell::new(false),
             told: RefCell::default(),
+            interlock: Interlock::default(),
             admission: RefCell::default(),
             status: Cell::new(None),
             used: Cell::new(None),
@@ -176,6 +179,7 @@ impl Stream {
             self.answer_broken(plugin);
             return false;
         }
+        self.interlock.open(plugin);
         self.tell(plugin, told);
         self.phase.set(Phase::Passed);
         true
@@ -196,7 +200,12 @@ impl Stream {
         // end before a decision, the gateway's loggers are to know.
         self.set_fields(plugin, &caller, |_| true);
         self.told_early.set(true);
-        !self.has_no_body || self.see_request(plugin, 0, true) == Action::Continue
+        if self.has_no_body {
+            // Decided before the head goes on: only an allowed request opens the interlock.
+            return self.see_request(plugin, 0, true) == Action::Continue;
+        }
+        self.interlock.open(plugin);
+        true
     }
 
     /// Sees a piece of the request's body.

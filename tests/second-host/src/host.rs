@@ -72,6 +72,8 @@ pub(crate) struct StreamFacts {
     pub(crate) response_body: Vec<u8>,
     pub(crate) properties: BTreeMap<String, Vec<u8>>,
     pub(crate) filter_state: BTreeMap<String, Vec<u8>>,
+    /// What was set, in order. A native host lets nothing be set twice.
+    pub(crate) states_set: Vec<String>,
     pub(crate) local: Vec<Local>,
     /// The request headers as they went on to the backend.
     pub(crate) forwarded: Option<Headers>,
@@ -199,10 +201,9 @@ impl StreamState for FakeHost {
         let [name] = path else {
             return Err(Status::NotFound);
         };
-        let name = String::from_utf8_lossy(name).into_owned();
-        stream
-            .filter_state
-            .insert(format!("wasm.{name}"), value.to_vec());
+        let name = format!("wasm.{}", String::from_utf8_lossy(name));
+        stream.states_set.push(name.clone());
+        stream.filter_state.insert(name, value.to_vec());
         Ok(())
     }
 

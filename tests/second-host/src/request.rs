@@ -123,6 +123,8 @@ pub struct Told {
     pub log: Option<Value>,
     /// Its filter state, by full name (`wasm.tollgate.outcome`).
     pub filter_state: BTreeMap<String, Vec<u8>>,
+    /// Names of the filter state in the order in which it was set.
+    pub states_set: Vec<String>,
 }
 
 impl Told {
@@ -139,6 +141,13 @@ impl Told {
             .unwrap_or_else(|| panic!("not logged: {self:#?}"));
         log.get(name)
             .unwrap_or_else(|| panic!("no {name} in {log}"))
+    }
+
+    /// How often a field of the filter state was set.
+    #[must_use]
+    pub fn times_set(&self, name: &str) -> usize {
+        let name = format!("wasm.tollgate.{name}");
+        self.states_set.iter().filter(|set| **set == name).count()
     }
 
     /// A field of the filter state, without the prefix `wasm.tollgate.`.

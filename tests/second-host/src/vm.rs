@@ -345,6 +345,7 @@ impl Vm {
             answer,
             log: lines.pop(),
             filter_state: facts.filter_state,
+            states_set: facts.states_set,
         }
     }
 

@@ -11,6 +11,7 @@ mod credentials;
 mod failures;
 mod forwarding;
 mod host_crypto;
+mod interlock;
 mod limits;
 mod memory;
 mod noise;
