@@ -12,6 +12,8 @@ from .harness.processes import wait_until
 pytestmark = pytest.mark.usefixtures("apart")
 
 PASSES, NO_KEYS = (200, None), (503, "KeysUnavailable")
+# The interlock lets pass only what has the module's filter state.
+NOT_GUARDED = (403, "GatewayNotGuarded")
 RESTRICTED = "restricted proxy-wasm capability"
 AT_ONCE = 3
 
@@ -23,7 +25,7 @@ WITHHELD = {
     "ticks": (["proxy_set_tick_period_milliseconds"], "this host has no ticks", NO_KEYS),
     "effective contexts": (["proxy_set_effective_context"], "this host has no effective contexts", NO_KEYS),
     "metrics": (["proxy_define_metric"], "this host has no metrics", PASSES),
-    "filter state": (["proxy_set_property"], "this host refused the filter state", PASSES),
+    "filter state": (["proxy_set_property"], "this host refused the filter state", NOT_GUARDED),
     "properties": (["proxy_get_property"], "this host tells no plugin name", PASSES),
 }
 

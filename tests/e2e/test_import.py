@@ -135,7 +135,7 @@ def test_envoy_takes_the_pieces(directory, sample):
     config = shipped_config()
     clusters = yaml.safe_load(pieces.read_text())["static_resources"]["clusters"]
     assert [one["name"] for one in clusters] == ["entra"]
-    config["static_resources"]["clusters"] = [*clusters, cluster(config, "azure_openai")]
+    config["static_resources"]["clusters"] = [*clusters, *(cluster(config, name) for name in ("azure_openai", "public"))]
     plugin(config)["vm_config"]["code"]["local"]["filename"] = str(module())
     plugin(config)["configuration"]["value"] = json.dumps(policy)
     path = directory / "envoy.yaml"

@@ -76,7 +76,10 @@ def cluster(config: dict, name: str) -> dict:
 
 
 def set_endpoint(config: dict, name: str, address: tuple[str, int]) -> None:
-    """Sends a cluster's traffic to an address."""
+    """Sends a cluster's traffic to an address. Public paths lead to the backend too, by a cluster of their own."""
+    clusters = {found["name"] for found in config["static_resources"]["clusters"]}
+    if name == "azure_openai" and "public" in clusters:
+        set_endpoint(config, "public", address)
     endpoint = cluster(config, name)["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
     socket_address = endpoint["address"]["socket_address"]
     socket_address["address"], socket_address["port_value"] = address

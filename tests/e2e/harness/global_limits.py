@@ -18,7 +18,7 @@ def add_to(config: dict, service: tuple[str, int]) -> None:
     """Adds envoy/global-limits.yaml to envoy/envoy.yaml, as its comments say."""
     added = yaml.safe_load(ADDITIONS.read_text())
     ours, theirs = connection_manager(config), connection_manager(added)
-    ours["local_reply_config"] = theirs["local_reply_config"]
+    ours["local_reply_config"]["mappers"][:0] = theirs["local_reply_config"]["mappers"]
     ours["http_filters"][1:1] = theirs["http_filters"]
     (new_cluster,) = added["static_resources"]["clusters"]
     config["static_resources"]["clusters"].append(new_cluster)
