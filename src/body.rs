@@ -246,13 +246,13 @@ impl RequestBody {
                 each.saturating_mul(self.reader.choices())
             }
         };
-        prompt_tokens(size).saturating_add(answers)
+        tokens_in(size).saturating_add(answers)
     }
 }
 
-/// The tokens that a prompt in a body of this size is taken to have.
+/// The tokens that text of this size is estimated at.
 #[must_use]
-pub fn prompt_tokens(bytes: u64) -> u64 {
+pub fn tokens_in(bytes: u64) -> u64 {
     bytes.div_ceil(BYTES_PER_TOKEN)
 }
 

@@ -19,10 +19,8 @@ use crate::jwt::{
     VerifyError,
 };
 use crate::keys::{Answer, FetchOutcome, IssuerKeys, Lookup, NextCall, Progress};
-use crate::limits::{
-    self, Admission, Admitted, Asking, CounterKeys, NamedLimit, Settlement, TokensUsed,
-};
-use crate::metering::{Meter, Used};
+use crate::limits::{self, Admission, Admitted, Asking, CounterKeys, NamedLimit, Settlement};
+use crate::metering::Meter;
 use crate::operations::{ModelPlace, Operation, Unread, is_deployment};
 use crate::policy::{
     Access, ApiKeyAction, App, CorsPreflight, Deployments, HeaderSource, Issuer, Mode, Policy,
@@ -522,21 +520,14 @@ impl Gateway {
         }
     }
 
-    /// Settles a call whose answer is known, or known never to come. `used` is what it used.
+    /// Settles a call whose answer is known, or known never to come.
     pub fn settle(
         &mut self,
         admission: Admission,
-        status: Option<u16>,
-        used: Used,
+        settlement: Settlement,
         clock: &dyn Fn() -> Time,
         store: &dyn SharedStore,
     ) {
-        let tokens = match used {
-            Used::Said(usage) => TokensUsed::Said(usage.tokens().unwrap_or_default()),
-            Used::Estimated(estimate) => TokensUsed::Unsaid { estimate },
-            Used::Nothing => TokensUsed::Said(0),
-        };
-        let settlement = Settlement { status, tokens };
         let retries = &mut self.tallies.counter_retries;
         // When the host fails the call stays counted, which errs on the side of the limit.
         let _ = admission.settle(store, &settlement, clock, retries);

@@ -1,8 +1,14 @@
-//! What one call used: as its answer says, or an estimate where it says nothing.
+//! What one call is charged: as its response reports, or an estimate where it reports nothing.
 
-use crate::body::prompt_tokens;
+mod charge;
+
+pub use charge::{Charge, Delivered, Ending, is_timeout};
+
+use crate::body::tokens_in;
+use crate::limits::ResponseStatus;
+use crate::operations::Action;
 use crate::request::HeaderMap;
-use crate::usage::{AnswerReader, Usage, is_event_stream};
+use crate::usage::{AnswerReader, MediaType, is_event_stream};
 
 /// Measures one call.
 #[derive(Debug)]
@@ -11,31 +17,36 @@ pub struct Meter {
     request: u64,
     /// Whether these are text that a model reads.
     is_text: bool,
+    /// What is asked for, where it is known.
+    action: Option<Action>,
+    /// What limits hold for the call.
+    reserved: u64,
     answer: Option<Box<MeteredAnswer>>,
 }
 
 #[derive(Debug)]
 struct MeteredAnswer {
-    status: u16,
+    ending: EndingKind,
     is_stream: bool,
+    /// Whether its content is text, or may be, so that its length counts.
+    has_text: bool,
+    /// Bytes of its body so far.
+    bytes: u64,
     reader: AnswerReader,
 }
 
-/// What a call used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Used {
-    /// This, as the answer says.
-    Said(Usage),
-    /// The answer does not say, or did not come: about so many tokens.
-    Estimated(u64),
-    /// Nothing: the backend refused it, or failed.
-    Nothing,
+enum EndingKind {
+    TimedOut,
+    Failed,
+    Succeeded,
+    StatusUnknown,
 }
 
 impl Meter {
-    /// For a call with these request headers.
+    /// For a call with these request headers, that asks for this.
     #[must_use]
-    pub fn new(headers: &HeaderMap) -> Self {
+    pub fn new(headers: &HeaderMap, action: Option<Action>) -> Self {
         let multipart = |value: &[u8]| {
             let start = value.trim_ascii_start().get(..b"multipart/".len());
             start.is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"))
@@ -43,29 +54,61 @@ impl Meter {
         Self {
             request: 0,
             is_text: !headers.first("content-type").is_some_and(multipart),
+            action,
+            reserved: 0,
             answer: None,
         }
     }
 
-    /// Counts bytes of the request's body.
-    pub fn see_request(&mut self, bytes: usize) {
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.request = self.request.saturating_add(bytes);
+    /// Limits hold so many tokens for the call.
+    pub fn reserve(&mut self, tokens: u64) {
+        self.reserved = tokens;
     }
 
-    /// The answer begins. `usage_was_injected`: an event will carry usage that the caller did not ask
-    /// for.
-    pub fn begin_answer(&mut self, status: u16, headers: &HeaderMap, usage_was_injected: bool) {
+    /// Counts bytes of the request's body.
+    pub fn see_request(&mut self, bytes: usize) {
+        self.request = self.request.saturating_add(size(bytes));
+    }
+
+    /// Counts bytes of the response's body.
+    pub fn on_response_body(&mut self, bytes: usize) {
+        if let Some(answer) = &mut self.answer {
+            answer.bytes = answer.bytes.saturating_add(size(bytes));
+        }
+    }
+
+    /// The answer begins. `timed_out`: the gateway itself made it, because the backend took too long.
+    /// `usage_was_injected`: an event will carry usage that the caller did not ask for.
+    pub fn begin_answer(
+        &mut self,
+        status: ResponseStatus,
+        headers: &HeaderMap,
+        timed_out: bool,
+        usage_was_injected: bool,
+    ) {
         let content_type = headers.first("content-type");
-        let reader = if is_success(status) {
-            let encoding = headers.first("content-encoding");
-            AnswerReader::new(content_type, encoding, usage_was_injected)
-        } else {
-            AnswerReader::opaque()
+        let ending = match status {
+            _ if timed_out => EndingKind::TimedOut,
+            _ if status.is_failure() => EndingKind::Failed,
+            ResponseStatus::Code(_) => EndingKind::Succeeded,
+            ResponseStatus::Unknown | ResponseStatus::Absent => EndingKind::StatusUnknown,
+        };
+        let reader = match ending {
+            EndingKind::TimedOut | EndingKind::Failed => AnswerReader::opaque(),
+            EndingKind::Succeeded | EndingKind::StatusUnknown => {
+                let encoding = headers.first("content-encoding");
+                AnswerReader::new(content_type, encoding, usage_was_injected)
+            }
+        };
+        let has_text = match self.action {
+            Some(action) => action.generates_text(),
+            None => content_type.is_none_or(is_text),
         };
         self.answer = Some(Box::new(MeteredAnswer {
-            status,
+            ending,
             is_stream: is_event_stream(content_type),
+            has_text,
+            bytes: 0,
             reader,
         }));
     }
@@ -82,107 +125,57 @@ impl Meter {
         self.answer.as_ref().map(|answer| answer.is_stream)
     }
 
-    /// What the call used, as far as it is known now.
-    ///
-    /// Without usage in a good answer, and without an answer (the caller left), that is what the
-    /// prompt's size lets expect, and one token for each event of a stream.
+    /// What the call is charged, were it to end now. `prompt`: what its request is estimated at, where its body
+    /// was read.
     #[must_use]
-    pub fn used(&self) -> Used {
-        let prompt = if self.is_text {
-            prompt_tokens(self.request)
-        } else {
-            0
+    pub fn charge(&self, prompt: Option<u64>) -> Charge {
+        let ending = match &self.answer {
+            None => Ending::NoResponse,
+            Some(answer) => answer.ending(),
         };
-        let Some(answer) = &self.answer else {
-            return Used::Estimated(prompt);
+        let prompt = match prompt {
+            _ if !self.is_text => 0,
+            Some(prompt) => prompt,
+            None => tokens_in(self.request),
         };
-        if !is_success(answer.status) {
-            return Used::Nothing;
+        Charge::of(&ending, prompt, self.reserved)
+    }
+}
+
+impl MeteredAnswer {
+    fn ending(&self) -> Ending {
+        match self.ending {
+            EndingKind::TimedOut => Ending::TimedOut,
+            EndingKind::Failed => Ending::Failed,
+            EndingKind::Succeeded => Ending::Succeeded(self.delivered()),
+            EndingKind::StatusUnknown => Ending::StatusUnknown(self.delivered()),
         }
-        match answer.reader.usage() {
-            Some(usage) if usage.tokens().is_some() => Used::Said(usage),
-            _ => Used::Estimated(prompt.saturating_add(answer.reader.events())),
+    }
+
+    fn delivered(&self) -> Delivered {
+        // A stream that has no events is none, whatever its headers call it.
+        let content = match self.reader.events() {
+            0 if self.has_text => tokens_in(self.bytes),
+            events => events,
+        };
+        Delivered {
+            usage: self.reader.usage(),
+            content,
+            after_usage: self.reader.events_after_usage(),
         }
     }
 }
 
-fn is_success(status: u16) -> bool {
-    (200..300).contains(&status)
+/// Whether a response of this type may be text: one of an operation that nobody here knows.
+fn is_text(content_type: &[u8]) -> bool {
+    let start = content_type.trim_ascii_start().get(..b"text/".len());
+    MediaType::read(content_type) != MediaType::Other
+        || start.is_some_and(|start| start.eq_ignore_ascii_case(b"text/"))
+}
+
+fn size(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::usage::BodyReader as _;
-
-    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-        HeaderMap::from_pairs(
-            pairs
-                .iter()
-                .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
-        )
-    }
-
-    fn meter(content_type: &str) -> Meter {
-        let mut meter = Meter::new(&headers(&[("content-type", content_type)]));
-        meter.see_request(30);
-        meter.see_request(11);
-        meter
-    }
-
-    fn answer(meter: &mut Meter, status: u16, content_type: &str, body: &str) {
-        meter.begin_answer(status, &headers(&[("content-type", content_type)]), false);
-        if let Some(reader) = meter.reader() {
-            reader.push(body.as_bytes(), true);
-        }
-    }
-
-    const JSON: &str = "application/json";
-    const EVENTS: &str = "text/event-stream";
-
-    #[test]
-    fn what_the_answer_says_counts() {
-        let mut meter = meter(JSON);
-        answer(&mut meter, 201, JSON, r#"{"usage":{"total_tokens":7}}"#);
-        let Used::Said(usage) = meter.used() else {
-            panic!("{meter:?}");
-        };
-        assert_eq!(usage.tokens(), Some(7));
-        assert_eq!(meter.is_stream(), Some(false));
-    }
-
-    #[test]
-    fn what_nobody_says_is_estimated() {
-        assert_eq!(meter(JSON).used(), Used::Estimated(11));
-        assert_eq!(
-            meter("multipart/form-data; boundary=x").used(),
-            Used::Estimated(0)
-        );
-        assert_eq!(meter(JSON).is_stream(), None);
-        for (content_type, body, expected) in [
-            (JSON, r#"{"usage":null}"#, 11),
-            (JSON, r#"{"usage":{"type":"duration","seconds":3}}"#, 11),
-            (JSON, "{", 11),
-            ("audio/mpeg", "ID3", 11),
-            (
-                EVENTS,
-                "data: {\"choices\":[1]}\n\ndata: 2\n\ndata: [DONE]\n\n",
-                13,
-            ),
-            (EVENTS, "data: {\"choices\":[1]}\n\ndata: {\"cho", 12),
-        ] {
-            let mut meter = meter(JSON);
-            answer(&mut meter, 200, content_type, body);
-            assert_eq!(meter.used(), Used::Estimated(expected), "{body}");
-        }
-    }
-
-    #[test]
-    fn a_call_that_failed_used_nothing() {
-        for status in [400, 401, 429, 500, 503, 101, 302] {
-            let mut meter = meter(JSON);
-            answer(&mut meter, status, JSON, r#"{"usage":{"total_tokens":7}}"#);
-            assert_eq!(meter.used(), Used::Nothing, "{status}");
-        }
-    }
-}
+mod tests;

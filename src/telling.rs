@@ -7,13 +7,12 @@ use crate::forward::app_name;
 use crate::guid::Guid;
 use crate::json::Value;
 use crate::jwt::Claims;
-use crate::metering::Used;
+use crate::metering::Charge;
 use crate::operations::{Action, Operation};
 use crate::policy::{App, FilterStateField, Policy};
 use crate::refusal::{Code, Outcome};
 use crate::secrets;
 use crate::time::Time;
-use crate::usage::Usage;
 
 /// Longest text taken from a request into the log, in bytes.
 const MAX_TEXT: usize = 1024;
@@ -110,33 +109,31 @@ impl Told {
             FilterStateField::Deployment => self.deployment().map(str::to_owned),
             FilterStateField::PromptTokens
             | FilterStateField::CompletionTokens
-            | FilterStateField::TotalTokens => None,
+            | FilterStateField::TotalTokens
+            | FilterStateField::EstimatedTokens => None,
         }
     }
 
     /// The value of a filter-state field that is known once the answer was read.
     #[must_use]
-    pub fn usage_field(field: FilterStateField, usage: &Usage) -> Option<u64> {
+    pub fn charge_field(field: FilterStateField, charge: &Charge) -> Option<u64> {
+        let usage = charge.usage.unwrap_or_default();
         match field {
             FilterStateField::PromptTokens => usage.prompt,
             FilterStateField::CompletionTokens => usage.completion,
             FilterStateField::TotalTokens => usage.tokens(),
+            FilterStateField::EstimatedTokens => charge.estimated,
             _ => None,
         }
     }
 
     /// The counters that a call adds to, and how much. What is estimated is counted apart.
-    pub fn token_counters(&self, used: &Used, policy: &Policy) -> Vec<(Counter, u64)> {
+    pub fn token_counters(&self, charge: &Charge, policy: &Policy) -> Vec<(Counter, u64)> {
         let app = self.app_label(policy);
-        let counter = |kind| Counter::Tokens { app, kind };
-        match used {
-            Used::Said(usage) => kinds(usage)
-                .into_iter()
-                .filter_map(|(kind, count)| Some((counter(kind), count?)))
-                .collect(),
-            Used::Estimated(count) => vec![(counter("estimated"), *count)],
-            Used::Nothing => Vec::new(),
-        }
+        kinds(charge)
+            .into_iter()
+            .filter_map(|(kind, count)| Some((Counter::Tokens { app, kind }, count?)))
+            .collect()
     }
 
     /// The request counter.
@@ -218,14 +215,16 @@ impl AppLabel {
     }
 }
 
-/// The counts of a usage, by their names.
-fn kinds(usage: &Usage) -> [(&'static str, Option<u64>); 5] {
+/// The counts of a charge, by their names: it is the sum of `total` and `estimated`.
+fn kinds(charge: &Charge) -> [(&'static str, Option<u64>); 6] {
+    let usage = charge.usage.unwrap_or_default();
     [
         ("prompt", usage.prompt),
         ("completion", usage.completion),
         ("total", usage.tokens()),
         ("cached", usage.cached),
         ("reasoning", usage.reasoning),
+        ("estimated", charge.estimated),
     ]
 }
 
@@ -244,6 +243,7 @@ pub fn field_name(field: FilterStateField) -> &'static str {
         FilterStateField::PromptTokens => "tollgate.prompt_tokens",
         FilterStateField::CompletionTokens => "tollgate.completion_tokens",
         FilterStateField::TotalTokens => "tollgate.total_tokens",
+        FilterStateField::EstimatedTokens => "tollgate.estimated_tokens",
     }
 }
 
@@ -261,7 +261,8 @@ pub fn is_known_early(field: FilterStateField) -> bool {
         | FilterStateField::Deployment
         | FilterStateField::PromptTokens
         | FilterStateField::CompletionTokens
-        | FilterStateField::TotalTokens => false,
+        | FilterStateField::TotalTokens
+        | FilterStateField::EstimatedTokens => false,
     }
 }
 
@@ -315,8 +316,8 @@ pub struct RequestLine<'a> {
     pub client_request_id: Option<&'a str>,
     /// Whether the answer was a stream of events, where it was measured.
     pub stream: Option<bool>,
-    /// What the answer says it used.
-    pub usage: Option<Usage>,
+    /// What it was charged.
+    pub charge: Charge,
 }
 
 impl RequestLine<'_> {
@@ -330,7 +331,7 @@ impl RequestLine<'_> {
         let name = app.zip(claims).map(|(app, claims)| app_name(app, claims));
         let duration = self.end.nanos().saturating_sub(self.time.nanos());
         let action = told.asked.action;
-        let usage = self.usage.unwrap_or_default();
+        let usage = self.charge.usage.unwrap_or_default();
 
         let mut line = Line::new();
         line.text("time", Some(&self.time.rfc3339()));
@@ -356,6 +357,7 @@ impl RequestLine<'_> {
             ("total_tokens", usage.tokens()),
             ("cached_tokens", usage.cached),
             ("reasoning_tokens", usage.reasoning),
+            ("estimated_tokens", self.charge.estimated),
         ] {
             line.plain(name, count);
         }

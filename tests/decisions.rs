@@ -19,7 +19,7 @@ use tollgate::answer::{Answer, ResponseContext};
 use tollgate::gateway::{Patience, Verdict};
 use tollgate::jwt::{ClaimError, ClaimRefusal, TokenError, VerifyError};
 use tollgate::limits::Reached;
-use tollgate::metering::Used;
+use tollgate::limits::{ResponseStatus, Settlement};
 use tollgate::operations::Action;
 use tollgate::policy::{Measure, Window};
 use tollgate::refusal::Code::{self, *};
@@ -27,7 +27,7 @@ use tollgate::refusal::Refusal;
 use tollgate::request::HeaderMap;
 use tollgate::store::{Expected, SharedStore, StoreError, Versioned, Written};
 use tollgate::time::Time;
-use tollgate::usage::{BodyError, Member, Usage};
+use tollgate::usage::{BodyError, Member};
 
 /// Checks the code of a token with changed claims, and that the same token with one bit of its
 /// signature flipped is refused.
@@ -849,23 +849,18 @@ fn limited(limit: &Value) -> (Bench, String) {
 }
 
 /// Asks, and ends the call with what it used.
-fn call(bench: &mut Bench, authorization: &str, body: &str, status: u16, used: Used) {
+fn call(bench: &mut Bench, authorization: &str, body: &str, status: u16, tokens: u64) {
     let headers = [(":path", common::PATH), ("authorization", authorization)];
     let Verdict::Allow(allow) = bench.decide_body(&headers, body) else {
         panic!("{body} is refused")
     };
     let (now, store) = (Time::from_millis(bench.now), &*bench.store);
     let admission = allow.admission.unwrap();
-    bench
-        .gateway
-        .settle(admission, Some(status), used, &|| now, store);
-}
-
-fn said(tokens: u64) -> Used {
-    Used::Said(Usage {
-        total: Some(tokens),
-        ..Usage::default()
-    })
+    let settlement = Settlement {
+        status: ResponseStatus::Code(status),
+        tokens,
+    };
+    bench.gateway.settle(admission, settlement, &|| now, store);
 }
 
 /// Which requests a limit on tokens is for: a call that can never fit is refused by the limits that are
@@ -1000,13 +995,7 @@ fn limits_on_tokens_are_answered_with_what_is_left() {
     ] {
         let limit = with(json!({ "tokens": 100 }), &limit);
         let (mut bench, authorization) = limited(&limit);
-        call(
-            &mut bench,
-            &authorization,
-            r#"{"max_tokens":9}"#,
-            200,
-            said(used),
-        );
+        call(&mut bench, &authorization, r#"{"max_tokens":9}"#, 200, used);
         let headers = [(":path", common::PATH), ("authorization", &*authorization)];
         let Verdict::Refuse(refuse) = bench.decide_body(&headers, body) else {
             panic!("{limit} {body}")
@@ -1059,15 +1048,13 @@ fn limits_on_tokens_are_answered_with_what_is_left() {
 fn what_a_call_used_is_charged_when_it_ends() {
     let held = r#"{"max_tokens":80}"#;
     for (limit, status, used, cost) in [
-        (json!({ "reserve": true }), 200, said(20), 20),
-        (json!({ "reserve": true }), 200, said(95), 95),
-        (json!({ "reserve": true }), 200, Used::Estimated(20), 85),
-        (json!({ "reserve": true }), 429, Used::Nothing, 0),
-        (json!({ "reserve": true, "count": [201] }), 200, said(20), 0),
-        (json!({}), 200, said(20), 20),
-        (json!({}), 200, Used::Estimated(30), 30),
-        (json!({}), 500, Used::Nothing, 0),
-        (json!({ "count": "success" }), 500, said(20), 0),
+        (json!({ "reserve": true }), 200, 20, 20),
+        (json!({ "reserve": true }), 200, 95, 95),
+        (json!({ "reserve": true }), 429, 0, 0),
+        (json!({ "reserve": true, "count": [201] }), 200, 20, 0),
+        (json!({}), 200, 20, 20),
+        (json!({}), 500, 0, 0),
+        (json!({ "count": "success" }), 500, 20, 0),
     ] {
         let limit = with(json!({ "tokens": 100, "per": "60s" }), &limit);
         let (mut bench, authorization) = limited(&limit);

@@ -20,8 +20,8 @@ use std::hash::{Hash as _, Hasher as _};
 
 use tollgate::guid::Guid;
 use tollgate::limits::{
-    Admission, Admitted, Asking, CounterKeys, Deployment, MAX_UNLISTED, NamedLimit, Settlement,
-    TokensUsed, admit, name_limits,
+    Admission, Admitted, Asking, CounterKeys, Deployment, MAX_UNLISTED, NamedLimit, ResponseStatus,
+    Settlement, admit, name_limits,
 };
 use tollgate::policy::{Count, Limit, Measure, Scope, Window};
 use tollgate::store::{Expected, SharedStore, StoreError, Versioned, Written};
@@ -247,8 +247,8 @@ impl Scenario {
                 None => Ok(Ended::Settled(None)),
                 Some((admission, entry)) => {
                     let settlement = Settlement {
-                        status: Some(status),
-                        tokens: TokensUsed::Said(used),
+                        status: ResponseStatus::Code(status),
+                        tokens: used,
                     };
                     let clock = || replay.time();
                     let settled = admission.settle(&replay, &settlement, &clock, &mut retries);

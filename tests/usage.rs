@@ -92,6 +92,7 @@ fn expected(usage: &Value) -> Option<Usage> {
             ["completion_tokens_details", "output_tokens_details"],
             "reasoning_tokens",
         ),
+        tools: None,
         malformed: false,
     })
 }

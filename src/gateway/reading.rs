@@ -45,7 +45,10 @@ impl Reading {
         let names_model = place(operation) == ModelPlace::Body;
         Self {
             body: (inject || names_model).then(|| Box::new(RequestBody::new(headers, inject))),
-            meter: Some(Meter::new(headers)),
+            meter: Some(Meter::new(
+                headers,
+                operation.as_ref().ok().map(|operation| operation.action),
+            )),
         }
     }
 }

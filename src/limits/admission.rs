@@ -90,22 +90,38 @@ pub enum Admitted {
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settlement {
-    /// The answer's status; `None` when there was none (the caller left, the backend reset).
-    pub status: Option<u16>,
-    /// What it used.
-    pub tokens: TokensUsed,
+    /// Its response.
+    pub status: ResponseStatus,
+    /// The tokens that it is charged.
+    pub tokens: u64,
 }
 
-/// What a call used.
+/// The status of a call's response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokensUsed {
-    /// So many, as its answer says.
-    Said(u64),
-    /// It is not known.
-    Unsaid {
-        /// What is charged where nothing was held.
-        estimate: u64,
-    },
+pub enum ResponseStatus {
+    /// There was no response: the caller left before it, or the gateway gave up.
+    Absent,
+    /// There was one, and the gateway does not hand over its status: it may be one that counts.
+    Unknown,
+    /// This one.
+    Code(u16),
+}
+
+impl ResponseStatus {
+    /// The status, where it is known.
+    #[must_use]
+    pub fn code(self) -> Option<u16> {
+        match self {
+            Self::Code(code) => Some(code),
+            Self::Absent | Self::Unknown => None,
+        }
+    }
+
+    /// Whether it is known to be none of 2xx.
+    #[must_use]
+    pub fn is_failure(self) -> bool {
+        self.code().is_some_and(|code| !(200..300).contains(&code))
+    }
 }
 
 /// Counts a call against all limits of its application that are for it, or against none.
@@ -290,6 +306,14 @@ impl Admission {
         Ok(())
     }
 
+    /// The most tokens that a limit holds for it.
+    #[must_use]
+    pub fn reserved(&self) -> u64 {
+        let reserving = self.held.iter();
+        let reserving = reserving.filter(|held| held.measure != Measure::Calls);
+        reserving.map(|held| held.amount).max().unwrap_or_default()
+    }
+
     /// Whether any answer changes what it holds.
     #[must_use]
     pub fn depends_on_answer(&self) -> bool {
@@ -307,12 +331,10 @@ impl Admission {
 impl Held {
     fn change(&self, settlement: &Settlement) -> Change {
         let counted = counts(&self.count, settlement.status);
-        let used = match (self.measure, settlement.tokens) {
+        let used = match self.measure {
             _ if !counted => 0,
-            (Measure::Calls, _) => self.amount,
-            (Measure::Tokens { .. }, TokensUsed::Said(used)) => used,
-            (Measure::Tokens { reserve: true }, TokensUsed::Unsaid { .. }) => self.amount,
-            (Measure::Tokens { reserve: false }, TokensUsed::Unsaid { estimate }) => estimate,
+            Measure::Calls => self.amount,
+            Measure::Tokens { .. } => settlement.tokens,
         };
         match (used.checked_sub(self.amount), self.amount.checked_sub(used)) {
             (Some(0), _) => Change::Nothing,
@@ -322,11 +344,12 @@ impl Held {
     }
 }
 
-fn counts(count: &Count, status: Option<u16>) -> bool {
-    match count {
-        Count::All => true,
-        Count::Success => status.is_some_and(|status| (200..300).contains(&status)),
-        Count::Statuses(statuses) => status.is_some_and(|status| statuses.contains(&status)),
+fn counts(count: &Count, status: ResponseStatus) -> bool {
+    match (count, status) {
+        (Count::All, _) | (_, ResponseStatus::Unknown) => true,
+        (_, ResponseStatus::Absent) => false,
+        (Count::Success, ResponseStatus::Code(code)) => (200..300).contains(&code),
+        (Count::Statuses(statuses), ResponseStatus::Code(code)) => statuses.contains(&code),
     }
 }
 

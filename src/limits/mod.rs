@@ -17,7 +17,7 @@ use crate::policy::Limit;
 use crate::store::{self, SharedStore, StoreError};
 
 pub use admission::{
-    Admission, Admitted, Asking, Deployment, Reached, Settlement, TokensUsed, admit,
+    Admission, Admitted, Asking, Deployment, Reached, ResponseStatus, Settlement, admit,
 };
 pub use id::LimitId;
 use record::Record;
@@ -184,26 +184,26 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_decides_what_counts() {
+    fn h2_the_answer_decides_what_counts_and_one_without_status_does() {
+        use ResponseStatus::{Absent, Code, Unknown};
         for (count, status, stays) in [
-            (Count::All, Some(500), true),
-            (Count::All, None, true),
-            (Count::Success, Some(200), true),
-            (Count::Success, Some(299), true),
-            (Count::Success, Some(304), false),
-            (Count::Success, None, false),
-            (Count::Statuses(vec![200]), Some(200), true),
-            (Count::Statuses(vec![200]), Some(201), false),
-            (Count::Statuses(vec![200, 429]), Some(429), true),
-            (Count::Statuses(vec![200]), None, false),
+            (Count::All, Code(500), true),
+            (Count::All, Absent, true),
+            (Count::Success, Code(200), true),
+            (Count::Success, Code(299), true),
+            (Count::Success, Code(304), false),
+            (Count::Success, Absent, false),
+            (Count::Success, Unknown, true),
+            (Count::Statuses(vec![200]), Code(200), true),
+            (Count::Statuses(vec![200]), Code(201), false),
+            (Count::Statuses(vec![200, 429]), Code(429), true),
+            (Count::Statuses(vec![200]), Absent, false),
+            (Count::Statuses(vec![201]), Unknown, true),
         ] {
             let store = MemoryStore::default();
             let limits = name_limits(&[limit(1, MINUTE, count.clone())]);
             let admission = call(&store, &limits, NOW).unwrap();
-            let settlement = Settlement {
-                status,
-                tokens: TokensUsed::Said(0),
-            };
+            let settlement = Settlement { status, tokens: 0 };
             admission
                 .settle(&store, &settlement, &|| NOW, &mut 0)
                 .unwrap();

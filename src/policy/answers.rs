@@ -8,7 +8,7 @@ use super::{AnswerFormat, FilterStateField, Log, Response, Responses};
 const MAX_MESSAGE: usize = 500;
 
 /// Fields of the filter state by their names.
-const FIELDS: [(&str, FilterStateField); 11] = [
+const FIELDS: [(&str, FilterStateField); 12] = [
     ("outcome", FilterStateField::Outcome),
     ("code", FilterStateField::Code),
     ("app_id", FilterStateField::AppId),
@@ -20,6 +20,7 @@ const FIELDS: [(&str, FilterStateField); 11] = [
     ("prompt_tokens", FilterStateField::PromptTokens),
     ("completion_tokens", FilterStateField::CompletionTokens),
     ("total_tokens", FilterStateField::TotalTokens),
+    ("estimated_tokens", FilterStateField::EstimatedTokens),
 ];
 
 static RESPONSES: Shape = Shape {

@@ -421,6 +421,8 @@ pub enum FilterStateField {
     CompletionTokens,
     /// `total_tokens`
     TotalTokens,
+    /// `estimated_tokens`
+    EstimatedTokens,
 }
 
 /// How it is learned what calls use.

@@ -278,6 +278,7 @@ fn defaults_of_the_other_keys() {
             FilterStateField::PromptTokens,
             FilterStateField::CompletionTokens,
             FilterStateField::TotalTokens,
+            FilterStateField::EstimatedTokens,
         ],
     };
     assert_eq!(policy.log, log);

@@ -14,14 +14,14 @@ use crate::api_version::ApiVersion;
 use crate::body::RequestBody;
 use crate::forward::HeaderChanges;
 use crate::gateway::{Allow, Patience, Pending, Read, Refuse, Verdict, after};
-use crate::limits::Admission;
-use crate::metering::{Meter, Used};
+use crate::limits::{Admission, ResponseStatus, Settlement};
+use crate::metering::{Charge, Meter, is_timeout};
 use crate::policy::{FilterStateField, Policy, Responses};
 use crate::refusal::{Code, Outcome, Refusal};
 use crate::request::{HeaderMap, RequestHead};
 use crate::telling::{Asked, RequestLine, Told, field_name, is_known_early};
 use crate::time::Time;
-use crate::usage::{BodyReader, Passed, Usage};
+use crate::usage::{BodyReader, Passed};
 
 /// What the host's answer details say before the code.
 const DETAILS_PREFIX: &str = "tollgate_";
@@ -44,11 +44,13 @@ pub(super) struct Stream {
     told: RefCell<Option<Told>>,
     interlock: Interlock,
     admission: RefCell<Option<Admission>>,
-    status: Cell<Option<u16>>,
-    /// What the call used, once that is settled.
-    used: Cell<Option<Used>>,
+    status: Cell<ResponseStatus>,
+    /// What the call is charged, once that is settled.
+    charge: Cell<Option<Charge>>,
     /// What of that is in filter state.
-    told_usage: Cell<Option<Usage>>,
+    told_charge: Cell<Charge>,
+    /// How often it was set there before the end.
+    told_times: Cell<u64>,
 }
 
 /// How far a request has come. It moves forward only.
@@ -83,9 +85,10 @@ impl Stream {
             told: RefCell::default(),
             interlock: Interlock::default(),
             admission: RefCell::default(),
-            status: Cell::new(None),
-            used: Cell::new(None),
-            told_usage: Cell::new(None),
+            status: Cell::new(ResponseStatus::Absent),
+            charge: Cell::new(None),
+            told_charge: Cell::new(Charge::default()),
+            told_times: Cell::new(0),
         }
     }
 
@@ -175,6 +178,9 @@ impl Stream {
         put(&self.admission, admission);
         put(&self.body, allow.body);
         put(&self.meter, allow.meter);
+        if let Some(reserved) = with(&self.admission, |admission| admission.reserved()) {
+            with(&self.meter, |meter| meter.reserve(reserved));
+        }
         if apply(&allow.changes).is_err() {
             self.answer_broken(plugin);
             return false;
@@ -276,7 +282,7 @@ impl Stream {
         let context = ResponseContext::read(&self.headers);
         let answer = Answer::new(refusal, responses, &context);
         self.phase.set(Phase::Answered);
-        self.status.set(Some(answer.status));
+        self.status.set(ResponseStatus::Code(answer.status));
         let headers = HeaderMap::from_pairs(
             answer
                 .headers
@@ -342,10 +348,8 @@ impl Stream {
         if self.phase.get() == Phase::Reading && !self.see_early_answer(plugin, status) {
             return Action::Pause;
         }
-        let Some(status) = status else {
-            return Action::Continue;
-        };
-        self.status.set(Some(status));
+        let status = status.map_or(ResponseStatus::Unknown, ResponseStatus::Code);
+        self.status.set(status);
         self.begin_metering(status, &headers);
         if with(&self.admission, |admission| !admission.counts_tokens()).unwrap_or(false) {
             self.settle_calls(plugin);
@@ -407,10 +411,14 @@ impl Stream {
         HeaderMap::from_pairs([(STATUS.as_bytes(), status.as_slice())])
     }
 
-    fn begin_metering(&self, status: u16, headers: &HeaderMap) {
+    fn begin_metering(&self, status: ResponseStatus, headers: &HeaderMap) {
         let injected = with(&self.body, |body| body.usage_was_injected()).unwrap_or(false);
         with(&self.meter, |meter| {
-            meter.begin_answer(status, headers, injected);
+            // Only the gateway tells its own response on timing out from one of the backend.
+            let timed_out = status.is_failure()
+                && abi::property("response\0code_details")
+                    .is_ok_and(|details| is_timeout(&details));
+            meter.begin_answer(status, headers, timed_out, injected);
             if meter.reader().is_some_and(|reader| reader.is_filter()) {
                 // What is taken out makes the answer shorter than it was.
                 let _ = abi::remove_header(abi::Map::Response, b"content-length");
@@ -421,6 +429,7 @@ impl Stream {
     /// Sees a piece of the answer's body.
     fn see_answer_body(&self, plugin: &Plugin, size: usize, end: bool) -> Action {
         let passed = with(&self.meter, |meter| {
+            meter.on_response_body(size);
             let Some(reader) = meter.reader() else {
                 return Ok(());
             };
@@ -431,9 +440,9 @@ impl Stream {
         }
         if end {
             self.settle(plugin);
-        } else if let Some(Used::Said(usage)) = self.measured() {
+        } else if let Some(charge) = self.measured() {
             // Should no end be seen, it is too late after this: access loggers come before the last callback.
-            self.tell_usage(plugin, &usage);
+            self.tell_charge_early(plugin, &charge);
         }
         Action::Continue
     }
@@ -443,29 +452,29 @@ impl Stream {
     fn keep_status(&self) {
         let is_grpc = |value: &[u8]| value.starts_with(b"application/grpc");
         if self.headers.first("content-type").is_some_and(is_grpc)
-            && let Some(status) = self.status.get()
+            && let Some(status) = self.status.get().code()
         {
             let _ = abi::set_response_status(status);
         }
     }
 
-    /// Settles the call, once: what it used is charged and told.
+    /// Settles the call, once: what it is charged is counted and told.
     fn settle(&self, plugin: &Plugin) {
-        if self.used.get().is_none()
-            && let Some(used) = self.measured()
+        if self.charge.get().is_none()
+            && let Some(charge) = self.measured()
         {
-            self.used.set(Some(used));
-            self.tell_used(plugin, &used);
+            self.charge.set(Some(charge));
+            self.tell_charge(plugin, &charge);
         }
         self.settle_calls(plugin);
     }
 
-    /// What a call that passed has used so far, where it is measured.
-    fn measured(&self) -> Option<Used> {
+    /// What a call that passed is charged, were it to end now, where it is measured.
+    fn measured(&self) -> Option<Charge> {
         if self.phase.get() != Phase::Passed {
             return None;
         }
-        with(&self.meter, |meter| meter.used())
+        with(&self.meter, |meter| meter.charge(None))
     }
 
     /// Gives back, and charges, what the call took in limits.
@@ -473,36 +482,50 @@ impl Stream {
         if let Some(admission) = take(&self.admission)
             && let Ok(mut gateway) = plugin.gateway.try_borrow_mut()
         {
-            let used = self.used.get().unwrap_or(Used::Nothing);
-            gateway.settle(
-                admission,
-                self.status.get(),
-                used,
-                &abi::now,
-                &*plugin.store,
-            );
+            let settlement = Settlement {
+                status: self.status.get(),
+                tokens: self.charge.get().unwrap_or_default().tokens(),
+            };
+            gateway.settle(admission, settlement, &abi::now, &*plugin.store);
         }
     }
 
-    fn tell_used(&self, plugin: &Plugin, used: &Used) {
-        let counters = with(&self.told, |told| told.token_counters(used, &plugin.policy));
+    fn tell_charge(&self, plugin: &Plugin, charge: &Charge) {
+        let counters = with(&self.told, |told| {
+            told.token_counters(charge, &plugin.policy)
+        });
         for (counter, count) in counters.unwrap_or_default() {
             plugin.metrics.count(counter, count, &plugin.policy);
         }
-        if let Used::Said(usage) = used {
-            self.tell_usage(plugin, usage);
+        self.set_charge_fields(plugin, charge);
+    }
+
+    /// The same before the response ends. A host call for every event would make long streams slow, so an
+    /// estimate that is set often enough is set again only when it has grown by a share of itself.
+    fn tell_charge_early(&self, plugin: &Plugin, charge: &Charge) {
+        const OFTEN: u64 = 32;
+        let told = self.told_charge.get();
+        let times = self.told_times.get();
+        let before = told.estimated.unwrap_or_default();
+        let more = charge.estimated.unwrap_or_default().saturating_sub(before);
+        let grown = more > 0 && times < OFTEN || more.saturating_mul(OFTEN) > before;
+        if grown || charge.usage != told.usage {
+            self.told_times.set(times.saturating_add(1));
+            self.set_charge_fields(plugin, charge);
         }
     }
 
-    /// Sets the fields of filter state that are about tokens, where they are not set to this.
-    fn tell_usage(&self, plugin: &Plugin, usage: &Usage) {
-        if self.told_usage.replace(Some(*usage)) == Some(*usage) {
-            return;
-        }
+    /// Sets the fields of filter state that are about tokens, where they differ from this.
+    fn set_charge_fields(&self, plugin: &Plugin, charge: &Charge) {
+        let told = self.told_charge.replace(*charge);
         for field in &plugin.policy.log.filter_state {
-            if let Some(count) = Told::usage_field(*field, usage) {
-                plugin.set_state(field_name(*field), count.to_string().as_bytes());
+            let count = Told::charge_field(*field, charge);
+            if count == Told::charge_field(*field, &told) {
+                continue;
             }
+            // A field cannot be taken back: of what was estimated before there was usage, nothing is left.
+            let count = count.unwrap_or_default().to_string();
+            plugin.set_state(field_name(*field), count.as_bytes());
         }
     }
 
@@ -525,15 +548,12 @@ impl Stream {
             method: head.method_to_tell(),
             path: &head.path_to_tell(&plugin.policy.api_keys.query),
             api_version: head.api_version().map(ApiVersion::as_bytes),
-            status: self.status.get(),
+            status: self.status.get().code(),
             client: client.as_deref(),
             request_id: head.request_id_to_tell(),
             client_request_id: head.client_request_id_to_tell(),
             stream: with(&self.meter, |meter| meter.is_stream()).flatten(),
-            usage: match self.used.get() {
-                Some(Used::Said(usage)) => Some(usage),
-                Some(Used::Estimated(_) | Used::Nothing) | None => None,
-            },
+            charge: self.charge.get().unwrap_or_default(),
         };
         log::info!("{}", line.to_json());
     }

@@ -1,4 +1,4 @@
-//! `usage` in a JSON answer.
+//! `usage` and `tool_usage` in a JSON answer.
 
 use super::bytes::Cursor;
 use super::count::Usage;
@@ -9,7 +9,7 @@ use super::text::{Kept, unescaped};
 const MAX_USAGE: usize = 4096;
 
 /// Longest name that can be one of those looked for, each of its characters escaped.
-const MAX_NAME: usize = 6 * "response".len();
+const MAX_NAME: usize = 6 * "tool_usage".len();
 
 /// Reads one JSON answer as it passes.
 ///
@@ -29,6 +29,7 @@ pub struct JsonUsageReader {
     usage: Option<Usage>,
     error: bool,
     choices: Choices,
+    kind: Kind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +57,9 @@ enum State {
 enum Member {
     Choices,
     Error,
+    Object,
     Response,
+    ToolUsage,
     Type,
     Usage,
     Other,
@@ -68,6 +71,16 @@ enum Choices {
     Absent,
     Empty,
     Some,
+}
+
+/// What else an answer, or an event, is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A step of a run, whose usage is its own: that of the run is the sum of its steps.
+    Step,
+    /// An event without content: a sign of life, or the end of a message.
+    Empty,
+    Other,
 }
 
 impl Default for JsonUsageReader {
@@ -89,6 +102,7 @@ impl JsonUsageReader {
             usage: None,
             error: false,
             choices: Choices::Absent,
+            kind: Kind::Other,
         }
     }
 
@@ -118,6 +132,16 @@ impl JsonUsageReader {
         matches!(self.state, State::End)
     }
 
+    /// Whether this is a step of a run.
+    pub(super) fn is_step(&self) -> bool {
+        self.kind == Kind::Step
+    }
+
+    /// Whether this is an event that delivers nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.kind == Kind::Empty
+    }
+
     /// An answer that carries usage and an empty list of choices: the extra chunk of
     /// `stream_options.include_usage`.
     pub(super) fn is_only_usage(&self) -> bool {
@@ -140,6 +164,7 @@ impl JsonUsageReader {
         self.usage = None;
         self.error = false;
         self.choices = Choices::Absent;
+        self.kind = Kind::Other;
     }
 
     fn step(&mut self, input: &mut Cursor<'_>) {
@@ -173,7 +198,7 @@ impl JsonUsageReader {
             State::Text(string) => {
                 let before = input.clone();
                 let closed = string.skip(input);
-                if self.member == Member::Type {
+                if matches!(self.member, Member::Type | Member::Object) {
                     self.short.push(before.up_to(input, usize::from(closed)));
                 }
                 if closed {
@@ -203,7 +228,7 @@ impl JsonUsageReader {
             State::Nested(brackets) => {
                 let before = input.clone();
                 let closed = brackets.skip(input);
-                if self.member == Member::Usage {
+                if matches!(self.member, Member::Usage | Member::ToolUsage) {
                     self.long.push(before.up_to(input, 0));
                 }
                 if closed {
@@ -246,8 +271,10 @@ impl JsonUsageReader {
         };
         match (&*name, self.in_response) {
             ("usage", _) => Member::Usage,
+            ("tool_usage", _) => Member::ToolUsage,
             ("error", _) => Member::Error,
             ("choices", false) => Member::Choices,
+            ("object", false) => Member::Object,
             ("response", false) => Member::Response,
             ("type", false) => Member::Type,
             _ => Member::Other,
@@ -262,7 +289,7 @@ impl JsonUsageReader {
                 self.in_response = true;
                 State::Members
             }
-            (b'{', Member::Usage) => {
+            (b'{', Member::Usage | Member::ToolUsage) => {
                 self.long.clear();
                 self.long.push(b"{");
                 State::Nested(InBrackets::default())
@@ -279,19 +306,26 @@ impl JsonUsageReader {
     }
 
     fn text_ends(&mut self) {
-        if self.member == Member::Type {
-            self.error |= self.short.whole() == Some(b"error");
+        match (self.member, self.short.whole()) {
+            (Member::Type, Some(b"error")) => self.error = true,
+            (Member::Type, Some(b"ping" | b"message_stop")) => self.kind = Kind::Empty,
+            (Member::Object, Some(b"thread.run.step")) => self.kind = Kind::Step,
+            _ => {}
         }
         self.state = State::Members;
     }
 
     fn nested_ends(&mut self) {
-        if self.member == Member::Usage {
-            let usage = self
-                .long
-                .whole()
-                .map_or_else(Usage::unreadable, Usage::parse);
-            self.found(usage);
+        let text = self.long.whole();
+        match self.member {
+            Member::Usage => self.found(text.map_or_else(Usage::unreadable, Usage::parse)),
+            Member::ToolUsage => {
+                let usage = text.map_or_else(Usage::unreadable, Usage::parse_tools);
+                if usage != Usage::default() {
+                    self.found(usage);
+                }
+            }
+            _ => {}
         }
         self.state = State::Members;
     }

@@ -2,6 +2,10 @@
 
 use crate::json::{self, Object, Value};
 
+/// Most tokens that one call can have used: a response that says more is wrong, and one wrong count must not lock
+/// a caller out for a month.
+pub(crate) const MAX_TOKENS: u64 = 1 << 40;
+
 /// What an answer says it used.
 ///
 /// Chat, completions and embeddings speak of prompt and completion tokens; responses, images and audio
@@ -18,6 +22,8 @@ pub struct Usage {
     pub cached: Option<u64>,
     /// Tokens of the completion that were spent on reasoning.
     pub reasoning: Option<u64>,
+    /// Tokens of the models behind tools, such as pictures, which no other count here includes.
+    pub tools: Option<u64>,
     /// Something that should have been a count was not one, and was left out.
     pub malformed: bool,
 }
@@ -41,6 +47,28 @@ impl Usage {
         }
     }
 
+    /// Reads the text of a `tool_usage` member: an object with the usage of each tool.
+    #[must_use]
+    pub(super) fn parse_tools(text: &[u8]) -> Self {
+        let Ok(Value::Object(tools)) = json::parse(text) else {
+            return Self::unreadable();
+        };
+        let mut all = Self::default();
+        for (_, tool) in tools.iter() {
+            // Others are counted by requests.
+            if let Value::Object(tool) = tool {
+                let tool = Self::read(tool);
+                all.malformed |= tool.malformed;
+                all.tools = sum(all.tools, tool.tokens());
+            }
+        }
+        if all.tools > Some(MAX_TOKENS) {
+            return Self::unreadable();
+        }
+        all
+    }
+
+    /// What cannot be a count makes all of it no usage: nobody knows what else in it is wrong.
     fn read(object: &Object<'_>) -> Self {
         let mut reader = Reader { malformed: false };
         let [prompt, input, completion, output, total] = [
@@ -51,6 +79,10 @@ impl Usage {
             "total_tokens",
         ]
         .map(|name| reader.count(object, name));
+        let (prompt, completion) = (prompt.or(input), completion.or(output));
+        if reader.malformed || sum(prompt, completion) > Some(MAX_TOKENS) {
+            return Self::unreadable();
+        }
         let prompt_details = [
             reader.detail(object, "prompt_tokens_details", "cached_tokens"),
             reader.detail(object, "input_tokens_details", "cached_tokens"),
@@ -60,27 +92,44 @@ impl Usage {
             reader.detail(object, "output_tokens_details", "reasoning_tokens"),
         ];
         Self {
-            prompt: prompt.or(input),
-            completion: completion.or(output),
+            prompt,
+            completion,
             total,
             cached: prompt_details.into_iter().flatten().next(),
             reasoning: completion_details.into_iter().flatten().next(),
+            tools: None,
             malformed: reader.malformed,
         }
     }
 
-    /// The tokens to charge: the total, or what it would be; `None` when nothing is said, as for
-    /// audio that is counted in seconds.
+    /// The tokens to charge: the total, or what it would be, and those of tools; `None` when the answer does not
+    /// report what its model used, as for audio that is counted in seconds.
     #[must_use]
     pub fn tokens(&self) -> Option<u64> {
-        match (self.total, self.prompt, self.completion) {
-            (Some(total), ..) => Some(total),
-            (None, None, None) => None,
-            (None, prompt, completion) => Some(
-                prompt
-                    .unwrap_or_default()
-                    .saturating_add(completion.unwrap_or_default()),
-            ),
+        let model = self.model()?;
+        Some(model.saturating_add(self.tools.unwrap_or_default()))
+    }
+
+    fn model(&self) -> Option<u64> {
+        self.total.or_else(|| sum(self.prompt, self.completion))
+    }
+
+    /// This usage and that of another part of the same answer.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let total = match (self.total, other.total) {
+            (None, None) => None,
+            // Of one that names none, the sum.
+            _ => sum(self.model(), other.model()),
+        };
+        Self {
+            prompt: sum(self.prompt, other.prompt),
+            completion: sum(self.completion, other.completion),
+            total,
+            cached: sum(self.cached, other.cached),
+            reasoning: sum(self.reasoning, other.reasoning),
+            tools: sum(self.tools, other.tools),
+            malformed: self.malformed || other.malformed,
         }
     }
 
@@ -94,9 +143,18 @@ impl Usage {
             self
         };
         Self {
+            tools: later.tools.or(self.tools),
             malformed: self.malformed || later.malformed,
             ..last
         }
+    }
+}
+
+/// Both, as far as they are known.
+fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.saturating_add(other)),
+        (one, other) => one.or(other),
     }
 }
 
@@ -108,13 +166,14 @@ impl Reader {
     fn count(&mut self, object: &Object<'_>, name: &str) -> Option<u64> {
         let count = match object.get(name)? {
             Value::Null => return None,
-            Value::Number(number) => number.as_u64(),
+            Value::Number(number) => number.as_u64().filter(|count| *count <= MAX_TOKENS),
             _ => None,
         };
         self.malformed |= count.is_none();
         count
     }
 
+    /// What no charge depends on is left out where it is wrong.
     fn detail(&mut self, object: &Object<'_>, name: &str, detail: &str) -> Option<u64> {
         match object.get(name)? {
             Value::Null => None,
@@ -149,6 +208,7 @@ mod tests {
             total: Some(21),
             cached: Some(3),
             reasoning: Some(4),
+            tools: None,
             malformed: false,
         };
         assert_eq!(chat, expected);
@@ -170,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_out_what_is_no_count() {
+    fn l4_what_is_no_count_makes_it_no_usage() {
         for wrong in [
             "\"7\"",
             "7.5",
@@ -180,19 +240,49 @@ mod tests {
             "true",
             "[7]",
             "{}",
+            "1099511627777",
+            "18446744073709551615",
             "18446744073709551616",
         ] {
-            let text = format!("{{\"prompt_tokens\":{wrong},\"completion_tokens\":5}}");
-            let usage = Usage::parse(text.as_bytes());
-            assert!(usage.malformed, "{wrong}");
-            assert_eq!(usage.prompt, None, "{wrong}");
-            assert_eq!(usage.completion, Some(5), "{wrong}");
+            for name in ["prompt_tokens", "output_tokens", "total_tokens"] {
+                let text = format!("{{\"input_tokens\":5,\"{name}\":{wrong}}}");
+                assert_eq!(Usage::parse(text.as_bytes()), Usage::unreadable(), "{text}");
+                let tool = format!("{{\"image_gen\":{text},\"other\":{{\"total_tokens\":3}}}}");
+                let tools = Usage::parse_tools(tool.as_bytes());
+                assert_eq!((tools.tools, tools.malformed), (Some(3), true), "{tool}");
+            }
         }
-        let detail = Usage::parse(br#"{"total_tokens":5,"prompt_tokens_details":7}"#);
-        assert!(detail.malformed);
-        assert_eq!(detail.tokens(), Some(5));
         for text in ["", "7", "[]", "{", r#"{"total_tokens":1,"total_tokens":2}"#] {
             assert_eq!(Usage::parse(text.as_bytes()), Usage::unreadable(), "{text}");
+        }
+    }
+
+    #[test]
+    fn l4_nor_do_counts_add_up_to_more_than_there_can_be() {
+        let most = MAX_TOKENS;
+        let whole = |prompt: u64, completion: u64| {
+            let text = format!("{{\"prompt_tokens\":{prompt},\"completion_tokens\":{completion}}}");
+            Usage::parse(text.as_bytes()).tokens()
+        };
+        assert_eq!(whole(most - 1, 1), Some(most));
+        assert_eq!(whole(most, 1), None);
+        let tools = |first: u64, second: u64| {
+            let text = format!(
+                "{{\"a\":{{\"total_tokens\":{first}}},\"b\":{{\"total_tokens\":{second}}}}}"
+            );
+            Usage::parse_tools(text.as_bytes()).tools
+        };
+        assert_eq!(tools(most - 1, 1), Some(most));
+        assert_eq!(tools(most, 1), None);
+    }
+
+    #[test]
+    fn details_that_are_wrong_are_left_out() {
+        for wrong in ["7", r#"{"cached_tokens":-1}"#, r#"{"cached_tokens":2e9}"#] {
+            let text = format!("{{\"total_tokens\":5,\"prompt_tokens_details\":{wrong}}}");
+            let usage = Usage::parse(text.as_bytes());
+            assert!(usage.malformed, "{wrong}");
+            assert_eq!((usage.tokens(), usage.cached), (Some(5), None), "{wrong}");
         }
     }
 
@@ -201,9 +291,46 @@ mod tests {
         let usage = Usage {
             prompt: Some(u64::MAX),
             completion: Some(1),
+            tools: Some(u64::MAX),
             ..Usage::default()
         };
         assert_eq!(usage.tokens(), Some(u64::MAX));
+        assert_eq!(usage.and(usage).tokens(), Some(u64::MAX));
+    }
+
+    #[test]
+    fn parts_of_an_answer_add_up() {
+        let counts = |prompt, completion, total| Usage {
+            prompt,
+            completion,
+            total,
+            ..Usage::default()
+        };
+        let (one, two) = (
+            counts(Some(1), Some(2), None),
+            counts(Some(3), None, Some(9)),
+        );
+        assert_eq!(one.and(two), counts(Some(4), Some(2), Some(12)));
+        assert_eq!(one.and(one), counts(Some(2), Some(4), None));
+        assert_eq!(one.and(Usage::default()), one);
+        assert!(one.and(Usage::unreadable()).malformed);
+    }
+
+    #[test]
+    fn o3_tools_alone_are_no_usage_of_the_model() {
+        let tools = Usage::parse_tools(br#"{"image_gen":{"input_tokens":3,"output_tokens":4}}"#);
+        assert_eq!((tools.tools, tools.tokens()), (Some(7), None));
+        let model = Usage::parse(br#"{"total_tokens":5}"#);
+        assert_eq!(model.followed_by(tools).tokens(), Some(12));
+        assert_eq!(tools.followed_by(model).tokens(), Some(12));
+        let later = Usage {
+            tools: Some(8),
+            ..Usage::default()
+        };
+        assert_eq!(
+            model.followed_by(tools).followed_by(later).tokens(),
+            Some(13)
+        );
     }
 
     #[test]

@@ -27,8 +27,12 @@ pub struct EventStreamReader {
     field: Kept,
     event: Event,
     usage: Option<Usage>,
+    /// That is the sum of a run's steps.
+    of_steps: bool,
     /// Events with data that ended.
     events: u64,
+    /// How many of them came before the last usage, or with it.
+    covered: u64,
     error: bool,
     done: bool,
 }
@@ -96,7 +100,9 @@ impl EventStreamReader {
             field: Kept::up_to(MAX_FIELD),
             event: Event::new(),
             usage: None,
+            of_steps: false,
             events: 0,
+            covered: 0,
             error: false,
             done: false,
         }
@@ -110,10 +116,13 @@ impl EventStreamReader {
         }
     }
 
-    /// The last usage that was not `null`.
+    /// The last usage that was not `null`; of the steps of a run, their sum until the run says its own.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
         match (self.usage, self.event.data.usage()) {
+            (Some(steps), Some(step)) if self.of_steps && self.event.data.is_step() => {
+                Some(steps.and(step))
+            }
             (Some(earlier), Some(later)) => Some(earlier.followed_by(later)),
             (earlier, later) => later.or(earlier),
         }
@@ -131,10 +140,19 @@ impl EventStreamReader {
         self.done || self.event.is_done()
     }
 
-    /// How many events with data there were, without the one that only says that all is done.
+    /// How many events with content there were.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.events
+    }
+
+    /// How many of them came after the last usage: it does not count what they deliver.
+    #[must_use]
+    pub fn events_after_usage(&self) -> u64 {
+        if self.event.says_tokens() {
+            return 0;
+        }
+        self.events.saturating_sub(self.covered)
     }
 
     /// The event that is being read may yet turn out to be the one that only carries usage.
@@ -253,11 +271,16 @@ impl EventStreamReader {
 
     fn event_ends(&mut self) -> Piece {
         let only_usage = self.is_only_usage();
+        let says_tokens = self.event.says_tokens();
         self.usage = self.usage();
         self.error = self.is_error();
         self.done = self.is_done();
-        if self.event.has_data && !self.event.is_done() {
+        if self.event.has_data && !self.event.is_done() && !self.event.data.is_empty() {
             self.events = self.events.saturating_add(1);
+        }
+        if says_tokens {
+            self.of_steps = self.event.data.is_step();
+            self.covered = self.events;
         }
         self.event.restart();
         Piece::EventEnd { only_usage }
@@ -309,6 +332,12 @@ impl Event {
 
     fn is_done(&self) -> bool {
         self.start.whole() == Some(DONE)
+    }
+
+    /// Whether it carries usage that a call can be charged.
+    fn says_tokens(&self) -> bool {
+        let usage = self.data.usage();
+        usage.is_some_and(|usage| usage.tokens().is_some())
     }
 }
 

@@ -113,6 +113,16 @@ impl AnswerReader {
             Kind::Json(_) | Kind::Opaque => 0,
         }
     }
+
+    /// How many events came after the last usage.
+    #[must_use]
+    pub fn events_after_usage(&self) -> u64 {
+        match &self.0 {
+            Kind::Events(reader) => reader.events_after_usage(),
+            Kind::Filtered(filter) => filter.reader().events_after_usage(),
+            Kind::Json(_) | Kind::Opaque => 0,
+        }
+    }
 }
 
 /// The media types that matter here.

@@ -12,7 +12,7 @@ fn line(changes: &Value) -> String {
     let mut record = json!({
         "time": "2026-03-01T12:00:00.000Z", "outcome": "allowed", "code": null, "app_id": "a-1",
         "app_name": "batch", "deployment": "gpt-4o", "status": 200, "duration_ms": 100,
-        "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15,
+        "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "estimated_tokens": null,
     });
     for (name, value) in changes.as_object().unwrap() {
         record[name] = value.clone();
@@ -64,7 +64,7 @@ fn calls_denials_tokens_and_percentiles() {
     let batch = row(&tables, "app", "batch");
     let expected = json!({
         "app": "batch", "calls": 102, "denied": 1, "would_deny": 1, "errors": 1, "prompt_tokens": 1010,
-        "completion_tokens": 505, "total_tokens": 1515, "p50_ms": batch["p50_ms"], "p99_ms": batch["p99_ms"],
+        "completion_tokens": 505, "total_tokens": 1515, "estimated_tokens": 0, "p50_ms": batch["p50_ms"], "p99_ms": batch["p99_ms"],
     });
     assert_eq!(*batch, expected);
     // To about a percent.
@@ -93,15 +93,36 @@ fn calls_denials_tokens_and_percentiles() {
 }
 
 #[test]
+fn o6_what_was_estimated_is_summed_up_apart() {
+    let cut_off = json!({ "prompt_tokens": null, "completion_tokens": null, "total_tokens": null, "estimated_tokens": 911 });
+    let after = json!({ "total_tokens": 25, "estimated_tokens": 800 });
+    let log = line(&cut_off) + &line(&after) + &line(&json!({}));
+    let batch = &tables(&log, &[])["by_app"][0];
+    let sums = (&batch["total_tokens"], &batch["estimated_tokens"]);
+    assert_eq!(sums, (&json!(40), &json!(1711)));
+    // As Envoy's access log has it, and a log of before.
+    let access = json!({ "time": "2026-03-01T12:00:00.000Z", "outcome": "allowed", "estimated_tokens": "7" });
+    let older =
+        json!({ "time": "2026-03-01T12:00:00.000Z", "outcome": "allowed", "total_tokens": 3 });
+    let sums = tables(&format!("{access}\n{older}\n"), &[]);
+    assert_eq!(sums["all"]["estimated_tokens"], 7);
+    let page = file("estimated.html", "");
+    let log = file("estimated.log", &log);
+    tollgate(&["usage", "--html", &page, &log]).well();
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("<dt>Estimated tokens</dt><dd>1,711</dd>"));
+}
+
+#[test]
 fn tables_for_people() {
     let log = line(&json!({})) + &line(&json!({ "app_name": "chat \u{1b}[2J", "total_tokens": 7 }));
     let path = file("usage.log", &log);
     let out = tollgate(&["usage", "--by", "app", &path]).well();
     let expected = "\
-app             calls  denied  would_deny  errors  prompt_tokens  completion_tokens  total_tokens  p50_ms  p99_ms
-batch               1       0           0       0             10                  5            15     100     100
-chat \\u{1b}[2J      1       0           0       0             10                  5             7     100     100
-all                 2       0           0       0             20                 10            22     100     100
+app             calls  denied  would_deny  errors  prompt_tokens  completion_tokens  total_tokens  estimated_tokens  p50_ms  p99_ms
+batch               1       0           0       0             10                  5            15                 0     100     100
+chat \\u{1b}[2J      1       0           0       0             10                  5             7                 0     100     100
+all                 2       0           0       0             20                 10            22                 0     100     100
 ";
     assert_eq!(out, expected);
     let both = tollgate(&["usage", &path, &path]).well();
@@ -124,10 +145,10 @@ fn csv_for_programs_and_no_formulas_in_it() {
     let mut lines = out.lines();
     assert_eq!(
         lines.next().unwrap(),
-        "by,key,calls,denied,would_deny,errors,prompt_tokens,completion_tokens,total_tokens,p50_ms,p99_ms"
+        "by,key,calls,denied,would_deny,errors,prompt_tokens,completion_tokens,total_tokens,estimated_tokens,p50_ms,p99_ms"
     );
     assert!(
-        out.contains("\napp,\"a, \"\"b\"\"\",1,0,0,0,10,5,15,100,100\n"),
+        out.contains("\napp,\"a, \"\"b\"\"\",1,0,0,0,10,5,15,0,100,100\n"),
         "{out}"
     );
     assert!(out.contains("\ndeployment,'=cmd(),1,"), "{out}");
@@ -141,7 +162,7 @@ fn envoys_access_log_is_read_too_and_never_counted_twice() {
     let access = format!("{access}\n");
     let alone = tables(&access, &[]);
     let expected = json!({ "calls": 1, "denied": 0, "would_deny": 0, "errors": 0, "prompt_tokens": 3,
-        "completion_tokens": 4, "total_tokens": 7, "p50_ms": 42, "p99_ms": 42 });
+        "completion_tokens": 4, "total_tokens": 7, "estimated_tokens": 0, "p50_ms": 42, "p99_ms": 42 });
     assert_eq!(alone["all"], expected);
     assert_eq!(row(&alone, "deployment", "(none)")["calls"], 1);
     let ran = with_input(&["usage", "-"], &(line(&json!({})) + &access));

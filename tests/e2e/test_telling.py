@@ -33,6 +33,7 @@ LOG_FIELDS = {
     "prompt_tokens",
     "completion_tokens",
     "total_tokens",
+    "estimated_tokens",
     "cached_tokens",
     "reasoning_tokens",
     "client_ip",

@@ -64,7 +64,7 @@ impl Bench {
         }
     }
 
-    fn settle(&self, admission: Admission, status: Option<u16>, tokens: TokensUsed) {
+    fn settle(&self, admission: Admission, status: ResponseStatus, tokens: u64) {
         let settlement = Settlement { status, tokens };
         let clock = || Time::from_millis(self.now);
         admission
@@ -73,7 +73,7 @@ impl Bench {
     }
 
     fn used(&self, admission: Admission, tokens: u64) {
-        self.settle(admission, Some(200), TokensUsed::Said(tokens));
+        self.settle(admission, ResponseStatus::Code(200), tokens);
     }
 
     /// What is left of the only limit, found by asking for one more than there is.
@@ -161,77 +161,66 @@ fn a_call_that_outlives_its_window_charges_nothing_twice() {
 
 #[test]
 fn what_a_call_costs_depends_on_how_it_ends() {
-    let cases: [(bool, Count, Option<u16>, TokensUsed, u64); 12] = [
-        (true, Count::All, Some(200), TokensUsed::Said(30), 30),
-        (true, Count::All, Some(200), TokensUsed::Said(70), 70),
-        (
-            true,
-            Count::All,
-            Some(200),
-            TokensUsed::Unsaid { estimate: 7 },
-            50,
-        ),
-        (true, Count::All, Some(500), TokensUsed::Said(0), 0),
-        (
-            true,
-            Count::All,
-            None,
-            TokensUsed::Unsaid { estimate: 7 },
-            50,
-        ),
-        (true, Count::Success, Some(404), TokensUsed::Said(30), 0),
-        (
-            true,
-            Count::Success,
-            None,
-            TokensUsed::Unsaid { estimate: 7 },
-            0,
-        ),
-        (false, Count::All, Some(200), TokensUsed::Said(30), 30),
-        (
-            false,
-            Count::All,
-            Some(200),
-            TokensUsed::Unsaid { estimate: 7 },
-            7,
-        ),
-        (
-            false,
-            Count::All,
-            None,
-            TokensUsed::Unsaid { estimate: 7 },
-            7,
-        ),
-        (false, Count::Success, Some(500), TokensUsed::Said(30), 0),
-        (
-            false,
-            Count::Statuses(vec![201]),
-            Some(201),
-            TokensUsed::Said(30),
-            30,
-        ),
-    ];
-    for (reserve, count, status, used, cost) in cases {
-        let limit = Limit {
-            count: count.clone(),
-            ..tokens(100, reserve, WINDOW)
-        };
-        let bench = Bench::new(&[limit]);
-        let admission = bench.ask(&asking(50)).unwrap();
-        bench.settle(admission, status, used);
-        let full = Bench {
-            // The same limit with its reserve on, to see what is left.
-            limits: name_limits(&[Limit {
+    use ResponseStatus::{Absent, Code, Unknown};
+    let created = || Count::Statuses(vec![201]);
+    for (count, status, charged, cost) in [
+        (Count::All, Code(200), 30, 30),
+        (Count::All, Code(200), 70, 70),
+        (Count::All, Code(500), 0, 0),
+        (Count::All, Absent, 50, 50),
+        (Count::All, Unknown, 60, 60),
+        (Count::Success, Code(404), 30, 0),
+        (Count::Success, Code(500), 30, 0),
+        (Count::Success, Absent, 50, 0),
+        (Count::Success, Unknown, 60, 60),
+        (created(), Code(201), 30, 30),
+        (created(), Code(200), 30, 0),
+        (created(), Unknown, 60, 60),
+    ] {
+        for reserve in [true, false] {
+            let limit = |reserve| Limit {
                 count: count.clone(),
-                ..tokens(100, true, WINDOW)
-            }]),
-            ..bench
-        };
-        assert_eq!(
-            full.remaining(),
-            100 - cost,
-            "{reserve} {count:?} {status:?} {used:?}"
-        );
+                ..tokens(100, reserve, WINDOW)
+            };
+            let bench = Bench::new(&[limit(reserve)]);
+            let admission = bench.ask(&asking(50)).unwrap();
+            assert_eq!(admission.reserved(), if reserve { 50 } else { 0 });
+            bench.settle(admission, status, charged);
+            let full = Bench {
+                // The same limit with its reserve on, to see what is left.
+                limits: name_limits(&[limit(true)]),
+                ..bench
+            };
+            assert_eq!(
+                full.remaining(),
+                100 - cost,
+                "{reserve} {count:?} {status:?} {charged}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_call_is_held_for_by_the_limits_that_reserve() {
+    let calls = Limit {
+        measure: Measure::Calls,
+        ..tokens(9, false, WINDOW)
+    };
+    for (limits, reserved) in [
+        (vec![calls.clone()], 0),
+        (vec![calls.clone(), tokens(100, false, WINDOW)], 0),
+        (
+            vec![
+                calls,
+                tokens(90, false, WINDOW),
+                tokens(100, true, WINDOW),
+                tokens(200, true, Window::Calendar(Period::Hour)),
+            ],
+            50,
+        ),
+    ] {
+        let admission = Bench::new(&limits).ask(&asking(50)).unwrap();
+        assert_eq!(admission.reserved(), reserved, "{limits:?}");
     }
 }
 

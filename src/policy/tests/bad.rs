@@ -1154,7 +1154,7 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
         r#""log": {"filter_state": ["appid", "user", "action", "total_tokens", 1]}"#,
         &[
             r#"log.filter_state[0]: "appid" is not a field; did you mean "app_id"?"#,
-            r#"log.filter_state[1]: "user" is not a field; write "outcome", "code", "app_id", "app_name", "tenant_id", "object_id", "action", "deployment", "prompt_tokens", "completion_tokens" or "total_tokens""#,
+            r#"log.filter_state[1]: "user" is not a field; write "outcome", "code", "app_id", "app_name", "tenant_id", "object_id", "action", "deployment", "prompt_tokens", "completion_tokens", "total_tokens" or "estimated_tokens""#,
             r#"log.filter_state[4]: expected a string such as "outcome", found a number"#,
         ],
     ),

@@ -256,6 +256,7 @@ fn definitions() -> Vec<(&'static str, Value)> {
                     "filter_state": list(&choice(&[
                         "outcome", "code", "app_id", "app_name", "tenant_id", "object_id", "action",
                         "deployment", "prompt_tokens", "completion_tokens", "total_tokens",
+                        "estimated_tokens",
                     ])),
                 }),
             ),

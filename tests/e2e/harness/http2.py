@@ -60,10 +60,10 @@ class Http2:
         self.connection.reset_stream(stream)
         self.flush()
 
-    def read(self, stream: int) -> Stream:
-        """Reads until a stream has ended, however."""
+    def read(self, stream: int, up_to: int | None = None) -> Stream:
+        """Reads until a stream has ended, however, or so much of its body is there."""
         seen = Stream()
-        while not seen.ended:
+        while not seen.ended and (up_to is None or len(seen.body) < up_to):
             try:
                 data = self.socket.recv(65_536)
             except ConnectionError:
@@ -98,8 +98,9 @@ class Http2:
         method: str = "GET",
         body: bytes | None = None,
         trailers: list[tuple[str, str]] = (),
+        up_to: int | None = None,
     ) -> Stream:
-        """One request, to its end."""
+        """One request, to its end, or until so much of the response's body is there."""
         head = [(":method", method), (":scheme", "http"), (":authority", "gate"), (":path", path), *headers]
         stream = self.open(head, end=body is None and not trailers)
         if body is not None:
@@ -107,4 +108,7 @@ class Http2:
         if trailers:
             self.connection.send_headers(stream, trailers, end_stream=True)
         self.flush()
-        return self.read(stream)
+        seen = self.read(stream, up_to)
+        if not seen.ended:
+            self.reset(stream)
+        return seen

@@ -2,7 +2,8 @@
 //! locked out for good.
 
 use tollgate::limits::{
-    Admission, Admitted, Asking, Deployment, NamedLimit, Settlement, TokensUsed, admit, name_limits,
+    Admission, Admitted, Asking, Deployment, NamedLimit, ResponseStatus, Settlement, admit,
+    name_limits,
 };
 use tollgate::policy::{Count, Limit, Measure, Period, Scope, Window};
 use tollgate::store::{Expected, MemoryStore, SharedStore};
@@ -139,8 +140,8 @@ fn check(input: &[u8]) -> String {
     // A place that is given back is one place.
     if let Some(admission) = admitted.pop() {
         let failed = Settlement {
-            status: Some(500),
-            tokens: TokensUsed::Said(0),
+            status: ResponseStatus::Code(500),
+            tokens: 0,
         };
         let now = NOON + 1_000;
         // Others may have left the window by then.

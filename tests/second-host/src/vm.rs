@@ -287,26 +287,42 @@ impl Vm {
         body: &[u8],
     ) {
         let code = i64::from(status).to_le_bytes().to_vec();
+        let facts = self.facts_mut(stream);
+        facts.properties.insert("response.code".to_owned(), code);
         let status = status.to_string();
-        let all = [(":status", status.as_str())]
-            .into_iter()
-            .chain(headers.iter().copied());
-        let pairs: Vec<_> = all
+        let all = [(":status", status.as_str())].into_iter();
+        let all: Vec<_> = all.chain(headers.iter().copied()).collect();
+        if self.respond_head(stream, &all, body.is_empty()) && !body.is_empty() {
+            self.respond_body(stream, body, true);
+        }
+    }
+
+    /// A response begins with these headers, and whatever else is in them. Whether its body may follow.
+    pub fn respond_head(&mut self, stream: Stream, headers: &[(&str, &str)], end: bool) -> bool {
+        let pairs: Vec<_> = headers
+            .iter()
             .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
             .collect();
         let count = u32::try_from(pairs.len()).expect("few headers");
-        let facts = self.facts_mut(stream);
-        facts.response_headers = pairs.into();
-        facts.properties.insert("response.code".to_owned(), code);
-        facts.response_body = body.to_vec();
-        let size = u32::try_from(body.len()).expect("a body under 4 GB");
-        let action = self.call(|scope| scope.on_response_headers(stream.0, count, size == 0));
+        self.facts_mut(stream).response_headers = pairs.into();
+        let action = self.call(|scope| scope.on_response_headers(stream.0, count, end));
         let facts = self.facts_mut(stream);
         // The module answers instead of the backend.
         facts.answered_in_body |= action == Action::Pause && !facts.local.is_empty();
-        if size > 0 && action == Action::Continue {
-            self.call(|scope| scope.on_response_body(stream.0, size, true));
-        }
+        action == Action::Continue
+    }
+
+    /// Gives a stream another property.
+    pub fn property(&mut self, stream: Stream, name: &str, value: &[u8]) {
+        let properties = &mut self.facts_mut(stream).properties;
+        properties.insert(name.to_owned(), value.to_vec());
+    }
+
+    /// A piece of a response's body.
+    pub fn respond_body(&mut self, stream: Stream, piece: &[u8], end: bool) {
+        let size = u32::try_from(piece.len()).expect("a piece under 4 GB");
+        self.facts_mut(stream).response_body = piece.to_vec();
+        self.call(|scope| scope.on_response_body(stream.0, size, end));
     }
 
     /// The stream ends: with the answer it had, or without one.

@@ -133,7 +133,7 @@ fn usage_is_told_at_the_end_of_the_answer() {
 
 /// The host's counters wrap at 2^64, and one answer must not bring them there.
 #[test]
-fn an_absurd_usage_stops_no_metric() {
+fn l4_an_absurd_usage_stops_no_metric() {
     let process = Process::new();
     let mut vm = Vm::start(&process, &inline());
     let token = good(&process);
@@ -152,11 +152,11 @@ fn an_absurd_usage_stops_no_metric() {
         counted.map(|(_, count)| *count).sum::<u64>()
     };
     assert_eq!(ask(7), 7);
-    let most = 1 << 40;
     for (tokens, counted) in [
-        (u64::MAX, most + 7),
-        (1 << 63, 2 * most + 7),
-        (5, 2 * most + 12),
+        (u64::MAX, 7),
+        (1 << 63, 7),
+        (5, 12),
+        (1 << 40, (1 << 40) + 12),
     ] {
         assert_eq!(ask(tokens), counted);
     }

@@ -5,6 +5,7 @@ mod answers;
 mod artifact;
 mod bodies;
 mod callouts;
+mod charges;
 mod clock;
 mod common;
 mod credentials;

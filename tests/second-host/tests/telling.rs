@@ -6,7 +6,7 @@ use tollgate_second_host::{APP_ONE, LogLevel, Process, TENANT, Token, Vm, flip_s
 use crate::common::{good, inline, limited, with};
 
 /// Every field of a line in the request log.
-const FIELDS: [&str; 24] = [
+const FIELDS: [&str; 26] = [
     "time",
     "outcome",
     "code",
@@ -29,6 +29,7 @@ const FIELDS: [&str; 24] = [
     "total_tokens",
     "cached_tokens",
     "reasoning_tokens",
+    "estimated_tokens",
     "client_ip",
     "request_id",
     "client_request_id",

@@ -45,7 +45,7 @@ const TOKENS: [Series; 2] = [
     ("completion", "completion tokens", |sums| sums.completion),
 ];
 
-const TABLE_COLUMNS: [&str; 9] = [
+const TABLE_COLUMNS: [&str; 10] = [
     "calls",
     "denied",
     "would deny",
@@ -53,6 +53,7 @@ const TABLE_COLUMNS: [&str; 9] = [
     "prompt",
     "completion",
     "total tokens",
+    "estimated",
     "p50 ms",
     "p99 ms",
 ];
@@ -170,6 +171,7 @@ fn summary(page: &mut String, totals: &Totals, timeline: Option<&Timeline<'_>>) 
         ("Errors", grouped(all.errors)),
         ("Prompt tokens", grouped(all.prompt)),
         ("Completion tokens", grouped(all.completion)),
+        ("Estimated tokens", grouped(all.estimated)),
         ("Median", millis(50.0)),
         ("99th percentile", millis(99.0)),
     ] {
@@ -360,6 +362,7 @@ fn table(page: &mut String, by: &By, rows: &[Row<'_>]) {
             sums.prompt,
             sums.completion,
             sums.total,
+            sums.estimated,
         ];
         let counts = counts.into_iter().map(Some);
         let cells = counts.chain([50.0, 99.0].map(|percent| sums.percentile(percent)));

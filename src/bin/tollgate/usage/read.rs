@@ -34,6 +34,8 @@ pub(super) struct Record {
     #[serde(default)]
     pub(super) total_tokens: Option<Amount>,
     #[serde(default)]
+    pub(super) estimated_tokens: Option<Amount>,
+    #[serde(default)]
     pub(super) request_id: Option<String>,
     /// Only the module's records have it.
     #[serde(default)]

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::totals::{By, Sums, Totals};
 use crate::failure::of_csv;
 
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 10] = [
     "calls",
     "denied",
     "would_deny",
@@ -15,12 +15,13 @@ const COLUMNS: [&str; 9] = [
     "prompt_tokens",
     "completion_tokens",
     "total_tokens",
+    "estimated_tokens",
     "p50_ms",
     "p99_ms",
 ];
 
 /// The cells of a row; empty where there is nothing to tell.
-fn cells(sums: &Sums) -> [Option<u64>; 9] {
+fn cells(sums: &Sums) -> [Option<u64>; 10] {
     [
         Some(sums.calls),
         Some(sums.denied),
@@ -29,6 +30,7 @@ fn cells(sums: &Sums) -> [Option<u64>; 9] {
         Some(sums.prompt),
         Some(sums.completion),
         Some(sums.total),
+        Some(sums.estimated),
         sums.percentile(50.0),
         sums.percentile(99.0),
     ]

@@ -186,6 +186,8 @@ pub(super) struct Sums {
     pub(super) prompt: u64,
     pub(super) completion: u64,
     pub(super) total: u64,
+    /// What was charged where the response reported nothing.
+    pub(super) estimated: u64,
     /// Milliseconds of the calls that reached the backend, to about 1 %.
     durations: Option<Histogram<u32>>,
 }
@@ -210,6 +212,7 @@ impl Sums {
         add(&mut self.prompt, prompt);
         add(&mut self.completion, completion);
         add(&mut self.total, amount(&record.total_tokens));
+        add(&mut self.estimated, amount(&record.estimated_tokens));
         if reached {
             let millis = amount(&record.duration_ms).max(1);
             let durations = match &mut self.durations {

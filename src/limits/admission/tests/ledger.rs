@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use super::ResponseStatus::{Absent, Code, Unknown};
 use super::*;
 use crate::store::{Expected, Versioned, Written};
 
@@ -102,21 +103,16 @@ impl Ledger {
     fn settle(&mut self, entry: usize, settlement: &Settlement, now: u64) {
         let (_, held) = self.entries[entry];
         let counted = match (&self.limit.count, settlement.status) {
-            (Count::All, _) | (Count::Success, Some(200)) => true,
-            (Count::Success, None | Some(500)) => false,
+            (Count::All, _) | (Count::Success, Code(200) | Unknown) => true,
+            (Count::Success, Absent | Code(500)) => false,
             other => panic!("{other:?} is not tried"),
         };
-        let (kept, charged) = match (self.limit.measure, settlement.tokens) {
+        let charged = settlement.tokens;
+        let (kept, charged) = match self.limit.measure {
             _ if !counted => (0, 0),
-            (Measure::Calls, _) => (1, 0),
-            (Measure::Tokens { reserve: true }, TokensUsed::Unsaid { .. }) => (held, 0),
-            (Measure::Tokens { reserve: true }, TokensUsed::Said(used)) => {
-                (used.min(held), used.saturating_sub(held))
-            }
-            (
-                Measure::Tokens { reserve: false },
-                TokensUsed::Said(used) | TokensUsed::Unsaid { estimate: used },
-            ) => (0, used),
+            Measure::Calls => (1, 0),
+            Measure::Tokens { reserve: true } => (charged.min(held), charged.saturating_sub(held)),
+            Measure::Tokens { reserve: false } => (0, charged),
         };
         self.entries[entry].1 = kept;
         self.entries.push((now, charged));
@@ -250,12 +246,8 @@ impl Books {
         let most = call.asking.reserve * if self.honest { 1 } else { 2 };
         let used = self.random.below(most + 1);
         let settlement = Settlement {
-            status: self.any(&[Some(200), Some(200), Some(500), None]),
-            tokens: self.any(&[
-                TokensUsed::Said(used),
-                TokensUsed::Said(used),
-                TokensUsed::Unsaid { estimate: used },
-            ]),
+            status: self.any(&[Code(200), Code(200), Code(500), Absent, Unknown]),
+            tokens: used,
         };
         Task::Settle(call, settlement)
     }

@@ -16,6 +16,7 @@ use tollgate::answer::{Answer, ResponseContext};
 use tollgate::crypto::{Crypto, HostVerifier};
 use tollgate::gateway::{Gateway, Patience, Verdict};
 use tollgate::keys::KeySet;
+use tollgate::metering::Charge;
 use tollgate::policy::Policy;
 use tollgate::refusal::Outcome;
 use tollgate::request::{HeaderMap, RequestHead};
@@ -269,7 +270,7 @@ fn request_line() -> Box<dyn FnMut()> {
             request_id: Some("0b3c5c1e-6f5c-4b9c-8d1d-0123456789ab"),
             client_request_id: None,
             stream: Some(false),
-            usage: None,
+            charge: Charge::default(),
         };
         black_box(line.to_json());
     })
