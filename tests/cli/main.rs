@@ -14,6 +14,7 @@ mod common;
 mod check;
 mod documents;
 mod explain;
+mod gateways;
 mod import;
 mod probe;
 mod roles;

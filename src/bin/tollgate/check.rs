@@ -1,6 +1,7 @@
 //! `tollgate check`: what is wrong with a policy, where, and what would be right.
 
 mod effective;
+mod gateway;
 mod unwise;
 
 use std::path::PathBuf;
@@ -22,6 +23,9 @@ use crate::{Ended, Streams};
 ///
 /// A file holds a policy, or a configuration with policies in it: of Envoy, a WasmPlugin of Istio, an
 /// EnvoyExtensionPolicy of Envoy Gateway, in JSON or YAML.
+///
+/// Of a configuration it also checks what a policy cannot: whether requests pass where the module is
+/// missing or fails, and whether the access log holds keys. Files of one gateway are checked together.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,7 +33,7 @@ Examples:
   tollgate check envoy.yaml wasm-plugin.yaml
   tollgate check --strict --format json policy.json
   tollgate check --print-effective policy.json > effective.json
-  kubectl get wasmplugin tollgate -o yaml | tollgate check -
+  kubectl get wasmplugin,envoyfilter -n openai -o yaml | tollgate check -
 
 Exit codes: 0 good, 1 something is wrong, 2 nothing could be checked.")]
 pub(crate) struct Arguments {
@@ -69,9 +73,14 @@ pub(crate) struct Checked {
 pub(crate) fn run(arguments: &Arguments, streams: Streams<'_>) -> Result<Ended, Failure> {
     let mut ended = Ended::Well;
     let mut list = Vec::new();
+    let mut files = Vec::new();
     for path in &arguments.files {
         let (name, text) = Input::read(path)?.into_text()?;
-        let file = read_file(name, text, streams.err)?;
+        files.push(read_configuration(name, text, streams.err)?);
+    }
+    leave_other_plugins_out(&mut files);
+    let of_gateways = gateway::findings(&files);
+    for (file, of_gateway) in files.iter().zip(&of_gateways) {
         for embedded in &file.policies {
             let checked = check(embedded);
             let shown = file.shown(embedded);
@@ -84,10 +93,22 @@ pub(crate) fn run(arguments: &Arguments, streams: Streams<'_>) -> Result<Ended, 
                 continue;
             }
             report::findings(shown, &checked.findings, streams.err)?;
-            writeln!(streams.err, "{}", verdict(&file, embedded, &checked))?;
+            writeln!(streams.err, "{}", verdict(file, embedded, &checked))?;
             if let (true, Some(policy)) = (arguments.print_effective, &checked.policy) {
                 writeln!(streams.out, "{}", effective::print(embedded, policy))?;
             }
+        }
+        if is_bad(of_gateway, arguments.strict) {
+            ended = Ended::Badly;
+        }
+        let shown = file.whole();
+        if arguments.format == Format::Json {
+            let found = report::as_json(shown, of_gateway);
+            list.extend(found.as_array().cloned().unwrap_or_default());
+        } else if file.policies.is_empty() || !of_gateway.is_empty() {
+            report::findings(shown, of_gateway, streams.err)?;
+            let counts = summary(of_gateway, 0);
+            writeln!(streams.err, "{}, gateway: {counts}", file.name)?;
         }
     }
     if arguments.format == Format::Json {
@@ -96,31 +117,67 @@ pub(crate) fn run(arguments: &Arguments, streams: Streams<'_>) -> Result<Ended, 
     Ok(ended)
 }
 
+/// Where one of the files has the module, a plugin alone in another need not be it.
+fn leave_other_plugins_out(files: &mut [PolicyFile]) {
+    let is_there = files
+        .iter()
+        .any(|file| file.policies.iter().any(|policy| policy.is_ours));
+    for file in files {
+        if is_there && gateway::is_part(&file.documents) {
+            file.policies.retain(|policy| policy.is_ours);
+        }
+    }
+}
+
+/// Reads a file with policies, or with another part of a gateway's configuration.
+fn read_configuration(
+    name: String,
+    text: String,
+    err: &mut dyn std::io::Write,
+) -> Result<PolicyFile, Failure> {
+    match PolicyFile::read(name, text) {
+        Ok(file) => Ok(file),
+        Err(unread) => match *unread {
+            (file, NoPolicy::Nowhere) if gateway::is_part(&file.documents) => Ok(file),
+            (file, none) => why_not(&file, &none, err),
+        },
+    }
+}
+
 /// Reads the policies of a file, or says why there are none.
 pub(crate) fn read_file(
     name: String,
     text: String,
     err: &mut dyn std::io::Write,
 ) -> Result<PolicyFile, Failure> {
-    PolicyFile::read(name, text).or_else(|(file, none)| {
-        let (name, text) = (file.name.as_str(), file.text.as_str());
-        Err(match none {
-            NoPolicy::Malformed(malformed) => {
-                let finding = of_malformed(&malformed);
-                report::findings(Text { name, text }, &[finding], err)?;
-                Failure::new(format!("{name} cannot be read"))
-            }
-            NoPolicy::Nowhere if text.trim().is_empty() => Failure::with_remedy(
-                format!("{name} is empty"),
-                "a policy is one JSON object; docs/command-line.md has a small one",
-            ),
-            NoPolicy::Nowhere => Failure::with_remedy(
-                format!("{name}: no policy in it"),
-                "a policy has \"issuers\"; in Envoy's configuration it is the plugin's \
-                 \"configuration\", in a WasmPlugin \"pluginConfig\", in an \
-                 EnvoyExtensionPolicy \"config\"",
-            ),
-        })
+    PolicyFile::read(name, text).or_else(|unread| {
+        let (file, none) = *unread;
+        why_not(&file, &none, err)
+    })
+}
+
+fn why_not(
+    file: &PolicyFile,
+    none: &NoPolicy,
+    err: &mut dyn std::io::Write,
+) -> Result<PolicyFile, Failure> {
+    let (name, text) = (file.name.as_str(), file.text.as_str());
+    Err(match none {
+        NoPolicy::Malformed(malformed) => {
+            let finding = of_malformed(malformed);
+            report::findings(Text { name, text }, &[finding], err)?;
+            Failure::new(format!("{name} cannot be read"))
+        }
+        NoPolicy::Nowhere if text.trim().is_empty() => Failure::with_remedy(
+            format!("{name} is empty"),
+            "a policy is one JSON object; docs/command-line.md has a small one",
+        ),
+        NoPolicy::Nowhere => Failure::with_remedy(
+            format!("{name}: no policy in it"),
+            "a policy has \"issuers\"; in Envoy's configuration it is the plugin's \
+             \"configuration\", in a WasmPlugin \"pluginConfig\", in an \
+             EnvoyExtensionPolicy \"config\"",
+        ),
     })
 }
 
@@ -167,14 +224,18 @@ fn placeholder(embedded: &Embedded, problem: &str) -> Option<&'static str> {
 }
 
 impl Checked {
-    fn count(&self, severity: Severity) -> usize {
-        let of = |finding: &&Finding| finding.severity == severity;
-        self.findings.iter().filter(of).count()
-    }
-
     pub(crate) fn is_bad(&self, strict: bool) -> bool {
-        self.policy.is_none() || (strict && self.count(Severity::Warning) > 0)
+        self.policy.is_none() || is_bad(&self.findings, strict)
     }
+}
+
+fn count(findings: &[Finding], severity: Severity) -> usize {
+    let of = |finding: &&Finding| finding.severity == severity;
+    findings.iter().filter(of).count()
+}
+
+fn is_bad(findings: &[Finding], strict: bool) -> bool {
+    count(findings, Severity::Error) > 0 || (strict && count(findings, Severity::Warning) > 0)
 }
 
 fn verdict(file: &PolicyFile, embedded: &Embedded, checked: &Checked) -> String {
@@ -182,18 +243,23 @@ fn verdict(file: &PolicyFile, embedded: &Embedded, checked: &Checked) -> String 
         None => file.name.clone(),
         Some(path) => format!("{}, {path}", file.name),
     };
-    let errors = checked.count(Severity::Error).saturating_add(checked.more);
-    let warnings = checked.count(Severity::Warning);
+    format!("{place}: {}", summary(&checked.findings, checked.more))
+}
+
+/// How many errors and warnings there are. `more` errors are not among the findings.
+fn summary(findings: &[Finding], more: usize) -> String {
+    let errors = count(findings, Severity::Error).saturating_add(more);
+    let warnings = count(findings, Severity::Warning);
     let said = match (errors, warnings) {
         (0, 0) => "good".to_owned(),
         (0, warnings) => format!("good, with {}", several(warnings, "warning")),
         (errors, _) => several(errors, "error"),
     };
-    let rest = match checked.more {
+    let rest = match more {
         0 => String::new(),
         more => format!(", {more} of them not shown"),
     };
-    format!("{place}: {said}{rest}")
+    format!("{said}{rest}")
 }
 
 fn several(count: usize, what: &str) -> String {
@@ -207,6 +273,9 @@ mod tests {
 
     const ENVOY: &str = include_str!("../../../envoy/envoy.yaml");
     const POLICY: &str = include_str!("../../../tests/cli/samples/policy.json");
+    const LISTENER: &str = include_str!("../../../tests/cli/samples/envoy-listener.yaml");
+    const ISTIO: &str = include_str!("../../../tests/cli/samples/istio.yaml");
+    const ENVOY_GATEWAY: &str = include_str!("../../../tests/cli/samples/envoy-gateway.yaml");
 
     /// Whatever is cut out, doubled or put in, every finding stands somewhere in the text.
     #[test]
@@ -222,9 +291,17 @@ mod tests {
                 .wrapping_add(1);
             usize::try_from(state >> 33).unwrap() % below
         };
-        let mut found = 0;
-        for round in 0..1_000 {
-            let (name, sample) = [("a.yaml", ENVOY), ("a.json", POLICY), ("a", POLICY)][round % 3];
+        let (mut found, mut of_gateway) = (0, 0);
+        for round in 0..1_200 {
+            let samples = [
+                ("a.yaml", ENVOY),
+                ("a.json", POLICY),
+                ("a", POLICY),
+                ("l.yaml", LISTENER),
+                ("i.yaml", ISTIO),
+                ("g.yaml", ENVOY_GATEWAY),
+            ];
+            let (name, sample) = samples[round % samples.len()];
             let mut text = sample.to_owned();
             for _ in 0..=next(3) {
                 let start = next(text.len());
@@ -236,6 +313,14 @@ mod tests {
             let Ok(file) = PolicyFile::read(name.to_owned(), text) else {
                 continue;
             };
+            for finding in gateway::findings(std::slice::from_ref(&file)).concat() {
+                of_gateway += 1;
+                assert!(
+                    finding.span.end <= file.text.len(),
+                    "{finding:?}\n{}",
+                    file.text
+                );
+            }
             for embedded in &file.policies {
                 let checked = check(embedded);
                 let shown = file.shown(embedded);
@@ -254,5 +339,6 @@ mod tests {
             }
         }
         assert!(found > 500, "{found}");
+        assert!(of_gateway > 30, "{of_gateway}");
     }
 }

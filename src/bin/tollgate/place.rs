@@ -12,6 +12,8 @@ use crate::report::{self, Finding, Severity, Text};
 pub(crate) struct PolicyFile {
     pub(crate) name: String,
     pub(crate) text: String,
+    /// What the file holds, with its places; nothing where it is text that is no JSON.
+    pub(crate) documents: Vec<Located>,
     pub(crate) policies: Vec<Embedded>,
 }
 
@@ -20,6 +22,10 @@ pub(crate) struct PolicyFile {
 pub(crate) struct Embedded {
     /// Where it stands in the file, when it is not the whole of it.
     pub(crate) path: Option<String>,
+    /// The value of the file that is or holds it.
+    pub(crate) span: Range<usize>,
+    /// By its content or by its plugin's name; where there is one plugin alone, it is taken for the module.
+    pub(crate) is_ours: bool,
     /// What the module receives.
     pub(crate) configuration: String,
     /// The policy with its places; an error where it is text that is no JSON.
@@ -80,19 +86,23 @@ const OF_POLICY: [&str; 6] = [
 
 impl PolicyFile {
     /// Finds the policies of a file.
-    pub(crate) fn read(name: String, text: String) -> Result<Self, (Self, NoPolicy)> {
+    pub(crate) fn read(name: String, text: String) -> Result<Self, Box<(Self, NoPolicy)>> {
         let mut file = Self {
             name,
             text,
+            documents: Vec::new(),
             policies: Vec::new(),
         };
         match find(&file.name, &file.text) {
-            Ok(policies) if policies.is_empty() => Err((file, NoPolicy::Nowhere)),
-            Ok(policies) => {
-                file.policies = policies;
-                Ok(file)
+            Ok((documents, policies)) => {
+                (file.documents, file.policies) = (documents, policies);
+                if file.policies.is_empty() {
+                    Err(Box::new((file, NoPolicy::Nowhere)))
+                } else {
+                    Ok(file)
+                }
             }
-            Err(malformed) => Err((file, NoPolicy::Malformed(malformed))),
+            Err(malformed) => Err(Box::new((file, NoPolicy::Malformed(malformed)))),
         }
     }
 
@@ -107,13 +117,18 @@ impl PolicyFile {
         }
     }
 
+    /// The file's own text.
+    pub(crate) fn whole(&self) -> Text<'_> {
+        Text {
+            name: &self.name,
+            text: &self.text,
+        }
+    }
+
     /// The text that an embedded policy's findings are shown in.
     pub(crate) fn shown<'a>(&'a self, policy: &'a Embedded) -> Text<'a> {
         match &policy.shown {
-            Shown::File | Shown::Lines(_) => Text {
-                name: &self.name,
-                text: &self.text,
-            },
+            Shown::File | Shown::Lines(_) => self.whole(),
             Shown::Own { name, text } => Text { name, text },
         }
     }
@@ -158,25 +173,30 @@ impl Embedded {
     }
 }
 
-fn find(name: &str, text: &str) -> Result<Vec<Embedded>, Malformed> {
+fn find(name: &str, text: &str) -> Result<(Vec<Located>, Vec<Embedded>), Malformed> {
     let format = format_of(name, text);
     let roots = match format {
         Format::Json => match document::read_json(text) {
             Ok(root) => vec![root],
             // The module says more about it: a policy that is no JSON is one all the same.
             Err(malformed) => {
-                return Ok(vec![Embedded {
+                let whole = Embedded {
                     path: None,
+                    span: 0..text.len(),
+                    is_ours: true,
                     configuration: text.to_owned(),
                     read: Err(malformed),
                     shown: Shown::File,
-                }]);
+                };
+                return Ok((Vec::new(), vec![whole]));
             }
         },
         Format::Yaml => document::read_yaml(text)?,
     };
     let whole = |root: &Located| Embedded {
         path: None,
+        span: root.span.clone(),
+        is_ours: true,
         configuration: match format {
             Format::Json => text.to_owned(),
             Format::Yaml => root.to_value().to_json(),
@@ -187,7 +207,8 @@ fn find(name: &str, text: &str) -> Result<Vec<Embedded>, Malformed> {
     if let [root] = roots.as_slice()
         && is_policy(root)
     {
-        return Ok(vec![whole(root)]);
+        let policy = whole(root);
+        return Ok((roots, vec![policy]));
     }
     let mut found = Vec::new();
     for root in &roots {
@@ -197,16 +218,18 @@ fn find(name: &str, text: &str) -> Result<Vec<Embedded>, Malformed> {
     if let (Format::Json, [], [root]) = (format, found.as_slice(), roots.as_slice())
         && is_object(root)
     {
-        return Ok(vec![whole(root)]);
+        let policy = whole(root);
+        return Ok((roots, vec![policy]));
     }
     // Beside other plugins, those that have a policy of this one.
     if found.len() > 1 {
         found.retain(|candidate| candidate.is_ours);
     }
-    Ok(found
+    let policies = found
         .into_iter()
         .filter_map(|candidate| embedded(&candidate, name, text))
-        .collect())
+        .collect();
+    Ok((roots, policies))
 }
 
 fn format_of(name: &str, text: &str) -> Format {
@@ -302,7 +325,9 @@ fn add<'a>(plugin: &'a Located, member: &str, path: &str, found: &mut Vec<Candid
         name.is_some_and(|name| name.contains("tollgate"))
     };
     let text = value.as_str().unwrap_or_default();
-    let looks_so = is_policy(value) || OF_POLICY.iter().any(|key| text.contains(key));
+    let is_empty = value.members().is_empty();
+    let looks_so =
+        (is_policy(value) && !is_empty) || OF_POLICY.iter().any(|key| text.contains(key));
     found.push(Candidate {
         path,
         value,
@@ -318,6 +343,8 @@ fn embedded(candidate: &Candidate<'_>, name: &str, text: &str) -> Option<Embedde
         Data::Map(_) => {
             return Some(Embedded {
                 path,
+                span: value.span.clone(),
+                is_ours: candidate.is_ours,
                 configuration: value.to_value().to_json(),
                 read: Ok(value.clone()),
                 shown: Shown::File,
@@ -339,6 +366,8 @@ fn embedded(candidate: &Candidate<'_>, name: &str, text: &str) -> Option<Embedde
     };
     Some(Embedded {
         path,
+        span: value.span.clone(),
+        is_ours: candidate.is_ours,
         read: document::read_json(&inner),
         configuration: inner,
         shown,
