@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::json::Value;
 use crate::limits::Reached;
-use crate::policy::{AnswerFormat, Measure, Responses};
+use crate::policy::{AnswerFormat, Measure, Responses, Window};
 use crate::refusal::{Code, Outcome, Refusal};
 use crate::request::HeaderMap;
 use crate::request_ids::{self, CLIENT_REQUEST_ID, REQUEST_ID};
@@ -84,10 +84,10 @@ impl Answer {
         let response = responses.of(code.outcome());
         let configured = response.map_or(403, |response| response.status);
         let status = code.fixed_status().unwrap_or(configured);
-        let retry_in = retry_in(refusal);
+        let retry = Retry::after(refusal);
         let message = match response.and_then(|response| response.message.clone()) {
             Some(message) => message,
-            None => message(refusal, retry_in),
+            None => message(refusal, retry),
         };
 
         let mut headers = vec![
@@ -96,12 +96,9 @@ impl Answer {
         ];
         context.id_headers(&mut headers);
         if status == 401 {
-            headers.push(("www-authenticate", challenge(code)));
+            headers.push(("www-authenticate", challenge(refusal)));
         }
-        if let Some(millis) = retry_in {
-            headers.push(("retry-after", seconds_up(millis).to_string()));
-            headers.push(("retry-after-ms", millis.to_string()));
-        }
+        retry.headers(&mut headers);
         limit_headers(refusal, &mut headers);
         let body = if context.is_anthropic {
             anthropic_body(code, &message)
@@ -116,15 +113,58 @@ impl Answer {
     }
 }
 
-/// Milliseconds after which the same request may succeed, where that is known.
-fn retry_in(refusal: &Refusal) -> Option<u64> {
-    match refusal {
-        // The call is larger than its limit: waiting does not help.
-        Refusal::Limit(Reached { never: true, .. }) => None,
-        Refusal::Limit(reached) => Some(reached.room_in.max(1)),
-        Refusal::Counters => Some(1_000),
-        Refusal::Keys { retry_in } => Some((*retry_in).max(1_000)),
-        _ => None,
+/// Longest wait that every SDK obeys, in milliseconds: several pass over `retry-after` from 60 s on, and try at once or
+/// not at all.
+const MAX_OBEYED: u64 = 59_999;
+/// Waits up to this are shortened to that. A window of 60 s moves in steps of almost a second, so that the wait for room in
+/// it is a little longer at most; who comes too early gets another, short one.
+const MAX_SHORTENED: u64 = 61_000;
+/// Longest wait that is worth it: SDKs sleep for as long as `retry-after` says.
+const MAX_WORTHWHILE: u64 = 300_000;
+
+/// Whether waiting helps. Times are in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retry {
+    /// Waiting has nothing to do with it.
+    Irrelevant,
+    /// The same request may succeed after so long.
+    Soon(u64),
+    /// It may, but clients should report the error rather than wait.
+    Later(u64),
+    /// It may, after longer than anybody should wait.
+    TooLate(u64),
+}
+
+impl Retry {
+    fn after(refusal: &Refusal) -> Self {
+        match refusal {
+            // The call is larger than its limit.
+            Refusal::Limit(Reached { never: true, .. }) => Self::Irrelevant,
+            Refusal::Limit(Reached {
+                window: Window::Calendar(_),
+                room_in,
+                ..
+            }) => Self::TooLate(*room_in),
+            Refusal::Limit(reached) => match reached.room_in {
+                0..=MAX_SHORTENED => Self::Soon(reached.room_in.clamp(1, MAX_OBEYED)),
+                ..=MAX_WORTHWHILE => Self::Later(reached.room_in),
+                room_in => Self::TooLate(room_in),
+            },
+            Refusal::Counters => Self::Soon(1_000),
+            Refusal::Keys { retry_in } => Self::Soon((*retry_in).clamp(1_000, MAX_OBEYED)),
+            _ => Self::Irrelevant,
+        }
+    }
+
+    /// `x-should-retry` keeps the OpenAI SDKs from trying again on their own schedule.
+    fn headers(self, headers: &mut Vec<(&'static str, String)>) {
+        if let Self::Soon(millis) | Self::Later(millis) = self {
+            headers.push(("retry-after", seconds_up(millis).to_string()));
+            headers.push(("retry-after-ms", millis.to_string()));
+        }
+        if let Self::Later(_) | Self::TooLate(_) = self {
+            headers.push(("x-should-retry", "false".to_owned()));
+        }
     }
 }
 
@@ -132,57 +172,32 @@ fn seconds_up(millis: u64) -> u64 {
     millis.div_ceil(1_000)
 }
 
-/// The code's own message; the missing action as Azure names it; where waiting helps, for how
-/// long, as API Management says it.
-fn message(refusal: &Refusal, retry_in: Option<u64>) -> String {
-    let mut message = match refusal {
-        Refusal::Limit(reached)
-            if reached.measure != Measure::Calls && refusal.code() == Code::QuotaExceeded =>
-        {
-            "Out of token quota.".to_owned()
-        }
-        Refusal::Permission {
-            action: Some(action),
-        } => format!(
-            "The principal lacks the required data action `{action}` to perform this operation."
-        ),
-        Refusal::Limit(Reached {
-            never: true, limit, ..
-        }) => format!(
-            "The call may use more than the {limit} tokens of its limit. Shorten the prompt, or lower max_tokens."
-        ),
-        Refusal::BodyNotReadable(error) => format!("The request body cannot be read: {error}."),
-        Refusal::QueryNotReadable { parameter } => {
-            format!("The query must have the parameter `{parameter}` once.")
-        }
-        Refusal::Parameter { name } => {
-            format!("The parameter `{name}` is not allowed as it was sent.")
-        }
-        _ => refusal.code().message().to_owned(),
-    };
-    if let Some(millis) = retry_in {
+/// The refusal's own message; where waiting helps, for how long, as API Management says it.
+fn message(refusal: &Refusal, retry: Retry) -> String {
+    let mut message = refusal.message().into_owned();
+    if let Retry::Soon(millis) | Retry::Later(millis) | Retry::TooLate(millis) = retry {
+        let seconds = seconds_up(millis);
+        let unit = if seconds == 1 { "second" } else { "seconds" };
         // Writing to a string cannot fail.
-        let _ = write!(message, " Try again in {} seconds.", seconds_up(millis));
+        let _ = write!(message, " Try again in {seconds} {unit}.");
     }
     message
 }
 
 /// RFC 6750 section 3: no `error` when there was no token, or none that was looked at.
-fn challenge(code: Code) -> String {
-    if matches!(
-        code,
-        Code::TokenNotPresent | Code::AuthenticationTypeDisabled
-    ) {
-        return format!("Bearer realm=\"{REALM}\"");
-    }
-    let description = code.message();
-    format!(
-        "Bearer realm=\"{REALM}\", error=\"invalid_token\", error_description=\"{description}\""
-    )
+fn challenge(refusal: &Refusal) -> String {
+    let error = match (refusal, refusal.code()) {
+        (Refusal::NoScheme, _) => "invalid_request",
+        (_, Code::TokenNotPresent | Code::AuthenticationTypeDisabled) => {
+            return format!("Bearer realm=\"{REALM}\"");
+        }
+        _ => "invalid_token",
+    };
+    let description = refusal.message();
+    format!("Bearer realm=\"{REALM}\", error=\"{error}\", error_description=\"{description}\"")
 }
 
-/// `x-ratelimit-*` as Azure OpenAI writes them; `x-should-retry` keeps the OpenAI SDKs from
-/// retrying against a quota that is used up.
+/// `x-ratelimit-*` as Azure OpenAI writes them.
 fn limit_headers(refusal: &Refusal, headers: &mut Vec<(&'static str, String)>) {
     let Refusal::Limit(reached) = refusal else {
         return;
@@ -202,9 +217,6 @@ fn limit_headers(refusal: &Refusal, headers: &mut Vec<(&'static str, String)>) {
     headers.push((limit, reached.limit.to_string()));
     headers.push((remaining, reached.remaining.to_string()));
     headers.push((reset, seconds_up(reached.reset_in).to_string()));
-    if refusal.code() == Code::QuotaExceeded {
-        headers.push(("x-should-retry", "false".to_owned()));
-    }
 }
 
 fn body(refusal: &Refusal, status: u16, message: &str, format: AnswerFormat) -> String {
@@ -273,7 +285,9 @@ fn error_type(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Period, Policy, Window};
+    use crate::jwt::TokenError;
+    use crate::policy::{Period, Policy};
+    use crate::request::KeyPlace;
     use crate::usage::BodyError;
 
     const POLICY: &str = r#"{"issuers":[{"openid_config":"https://login.example/c","cluster":"c","issuers":["i"],
@@ -300,14 +314,14 @@ mod tests {
             .collect()
     }
 
-    fn limit(measure: Measure, window: Window) -> Refusal {
+    fn limit(measure: Measure, window: Window, room_in: u64) -> Refusal {
         Refusal::Limit(Reached {
             measure,
             limit: 10,
             remaining: 3,
             window,
             never: false,
-            room_in: 0,
+            room_in,
             reset_in: 59_001,
         })
     }
@@ -319,10 +333,8 @@ mod tests {
         let challenge = "Bearer realm=\"tollgate\"";
         assert_eq!(headers, pairs(&[("www-authenticate", challenge)]));
         // For a key no token was looked at, whatever the status of its answer.
-        assert_eq!(
-            super::challenge(Code::AuthenticationTypeDisabled),
-            challenge
-        );
+        let key = Refusal::ApiKey(KeyPlace::Subprotocol);
+        assert_eq!(super::challenge(&key), challenge);
 
         let (headers, kind, message) = told(&Refusal::Issuer);
         assert_eq!(kind, "invalid_request_error");
@@ -333,7 +345,8 @@ mod tests {
 
     #[test]
     fn who_may_not_is_not_challenged() {
-        for refusal in [Refusal::ApiKey, Refusal::App, Refusal::Deployment] {
+        let key = Refusal::ApiKey(KeyPlace::Header("api-key".to_owned()));
+        for refusal in [key, Refusal::App, Refusal::Deployment] {
             let (headers, kind, _) = told(&refusal);
             assert_eq!((headers, &*kind), (Vec::new(), "permission_error"));
         }
@@ -343,7 +356,7 @@ mod tests {
     fn where_waiting_helps_it_is_said_for_how_long() {
         let (headers, kind, message) = told(&Refusal::Counters);
         assert_eq!(kind, "requests");
-        assert!(message.ends_with(" Try again in 1 seconds."), "{message}");
+        assert!(message.ends_with(" Try again in 1 second."), "{message}");
         assert_eq!(
             headers,
             pairs(&[("retry-after", "1"), ("retry-after-ms", "1000")])
@@ -393,24 +406,124 @@ mod tests {
                 "Out of token quota.",
             ),
         ] {
-            let (headers, told_kind, told_message) = told(&limit(measure, window));
+            let (headers, told_kind, told_message) = told(&limit(measure, window, 1_001));
             assert_eq!(told_kind, kind);
-            assert_eq!(told_message, format!("{message} Try again in 1 seconds."));
-            let names: Vec<_> = headers
-                .iter()
-                .map(|(name, value)| format!("{name}: {value}"))
-                .collect();
-            let mut expected = vec![
-                "retry-after: 1".to_owned(),
-                "retry-after-ms: 1".to_owned(),
-                format!("x-ratelimit-limit-{unit}: 10"),
-                format!("x-ratelimit-remaining-{unit}: 3"),
-                format!("x-ratelimit-reset-{unit}: 60"),
+            assert_eq!(told_message, format!("{message} Try again in 2 seconds."));
+            let expected = [
+                (format!("x-ratelimit-limit-{unit}"), "10"),
+                (format!("x-ratelimit-remaining-{unit}"), "3"),
+                (format!("x-ratelimit-reset-{unit}"), "60"),
             ];
-            if window == month {
-                expected.push("x-should-retry: false".to_owned());
+            for (name, value) in expected {
+                let mut found = headers.iter().filter(|(known, _)| *known == name);
+                assert_eq!(
+                    found.next().map(|(_, value)| &**value),
+                    Some(value),
+                    "{name}"
+                );
             }
-            assert_eq!(names, expected);
+        }
+    }
+
+    /// The three headers that say whether to try again.
+    fn retries(refusal: &Refusal) -> [Option<String>; 3] {
+        let answer = told_by(refusal, "{}", &ResponseContext::default());
+        ["retry-after", "retry-after-ms", "x-should-retry"]
+            .map(|name| header(&answer, name).map(str::to_owned))
+    }
+
+    #[test]
+    fn j2_c2_a_wait_is_one_that_sdks_obey() {
+        let minute = Window::Sliding { millis: 60_000 };
+        for (room_in, expected, seconds) in [
+            (0, ["1", "1", ""], "1 second"),
+            (1, ["1", "1", ""], "1 second"),
+            (1_000, ["1", "1000", ""], "1 second"),
+            (1_001, ["2", "1001", ""], "2 seconds"),
+            (59_999, ["60", "59999", ""], "60 seconds"),
+            (60_000, ["60", "59999", ""], "60 seconds"),
+            (60_938, ["60", "59999", ""], "60 seconds"),
+            (61_001, ["62", "61001", "false"], "62 seconds"),
+            (300_000, ["300", "300000", "false"], "300 seconds"),
+            (300_001, ["", "", "false"], "301 seconds"),
+            (45_000_000, ["", "", "false"], "45000 seconds"),
+        ] {
+            for measure in [Measure::Calls, Measure::Tokens { reserve: true }] {
+                let refusal = limit(measure, minute, room_in);
+                let expected = expected.map(|value| (!value.is_empty()).then(|| value.to_owned()));
+                assert_eq!(retries(&refusal), expected, "{room_in}");
+                let (_, _, message) = told(&refusal);
+                assert!(
+                    message.ends_with(&format!(" Try again in {seconds}.")),
+                    "{message}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn c2_a_calendar_quota_is_not_waited_for() {
+        for room_in in [1, 1_000, 45_000_000] {
+            let refusal = limit(Measure::Calls, Window::Calendar(Period::Day), room_in);
+            assert_eq!(retries(&refusal), [None, None, Some("false".to_owned())]);
+        }
+    }
+
+    #[test]
+    fn a_provider_that_is_away_for_long_is_asked_again_soon() {
+        let refusal = Refusal::Keys { retry_in: 900_000 };
+        let expected = ["60", "59999"].map(|text| Some(text.to_owned()));
+        assert_eq!(retries(&refusal)[..2], expected);
+    }
+
+    #[test]
+    fn j5_the_refusal_of_a_key_names_its_place() {
+        for (place, named) in [
+            (
+                KeyPlace::Header("api-key".to_owned()),
+                "the header `api-key`",
+            ),
+            (
+                KeyPlace::Parameter("subscription-key".to_owned()),
+                "the query parameter `subscription-key`",
+            ),
+            (KeyPlace::Subprotocol, "the header `sec-websocket-protocol`"),
+        ] {
+            let (_, _, message) = told(&Refusal::ApiKey(place));
+            assert!(
+                message.ends_with(&format!("There is one in {named}.")),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn j6_what_is_wrong_with_a_credential_is_said_in_the_challenge_too() {
+        for (refusal, error, words) in [
+            (
+                Refusal::AmbiguousCredential,
+                "invalid_token",
+                "several credentials",
+            ),
+            (Refusal::NoScheme, "invalid_request", "no scheme"),
+            (
+                Refusal::Token(TokenError::Opaque),
+                "invalid_token",
+                "an API key or another secret",
+            ),
+            (
+                Refusal::Token(TokenError::Shape),
+                "invalid_token",
+                "malformed",
+            ),
+        ] {
+            let (headers, kind, message) = told(&refusal);
+            assert_eq!(kind, "invalid_request_error");
+            assert!(message.contains(words), "{message}");
+            let challenge = format!(
+                "Bearer realm=\"tollgate\", error=\"{error}\", error_description=\"{message}\""
+            );
+            assert_eq!(headers, pairs(&[("www-authenticate", &challenge)]));
         }
     }
 
@@ -496,12 +609,16 @@ mod tests {
         let parameter = Refusal::Parameter { name: "tools" };
         for (refusal, status, kind) in [
             (Refusal::NoToken, 401, "authentication_error"),
-            (Refusal::ApiKey, 403, "permission_error"),
+            (
+                Refusal::ApiKey(KeyPlace::Subprotocol),
+                403,
+                "permission_error",
+            ),
             (Refusal::App, 403, "permission_error"),
             (parameter, 403, "permission_error"),
             (Refusal::Counters, 429, "rate_limit_error"),
             (
-                limit(Measure::Calls, Window::Calendar(Period::Month)),
+                limit(Measure::Calls, Window::Calendar(Period::Month), 1),
                 429,
                 "rate_limit_error",
             ),

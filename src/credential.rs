@@ -5,6 +5,8 @@
 pub enum Credential<'a> {
     /// No bearer token: no header, an empty one, or another scheme.
     Absent,
+    /// A word without a scheme, which may be a token.
+    NoScheme,
     /// One bearer token.
     Bearer {
         /// The token, not looked at yet.
@@ -36,13 +38,18 @@ impl<'a> Credential<'a> {
         if let [value] = values
             && !value.contains(&b',')
         {
-            return bearer(value.trim_ascii()).map_or(Self::Absent, |token| Self::Bearer {
-                token,
-                repeated: false,
-            });
+            let value = value.trim_ascii();
+            return match bearer(value) {
+                Some(token) => Self::Bearer {
+                    token,
+                    repeated: false,
+                },
+                None if has_no_scheme(value) => Self::NoScheme,
+                None => Self::Absent,
+            };
         }
         let mut credential = Self::Absent;
-        let mut other = false;
+        let (mut other, mut other_scheme) = (false, false);
         let parts = values
             .iter()
             .flat_map(|value| value.split(|byte| *byte == b','))
@@ -50,7 +57,10 @@ impl<'a> Credential<'a> {
             .filter(|part| !part.is_empty());
         for part in parts {
             match (bearer(part), credential) {
-                (None, _) => other = true,
+                (None, _) => {
+                    other = true;
+                    other_scheme |= !has_no_scheme(part);
+                }
                 (Some(token), Self::Absent) => {
                     credential = Self::Bearer {
                         token,
@@ -66,10 +76,10 @@ impl<'a> Credential<'a> {
                 (Some(_), _) => credential = Self::Ambiguous,
             }
         }
-        if other && credential != Self::Absent {
-            Self::Ambiguous
-        } else {
-            credential
+        match credential {
+            Self::Bearer { .. } if other => Self::Ambiguous,
+            Self::Absent if other && !other_scheme => Self::NoScheme,
+            credential => credential,
         }
     }
 }
@@ -83,6 +93,25 @@ fn bearer(part: &[u8]) -> Option<&[u8]> {
     }
     let start = rest.iter().position(|byte| *byte != b' ')?;
     rest.get(start..)
+}
+
+/// Whether a value is one word, and not the scheme alone.
+fn has_no_scheme(part: &[u8]) -> bool {
+    !part.is_empty()
+        && !part.eq_ignore_ascii_case(b"bearer")
+        && !part.iter().any(u8::is_ascii_whitespace)
+}
+
+/// Whether this is the compact form of a JWS: three parts of base64url (RFC 7515 section 7.1), none of them empty.
+#[must_use]
+pub fn is_jwt(token: &[u8]) -> bool {
+    let is_part = |part: &[u8]| {
+        let is_base64url = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
+        !part.is_empty() && part.iter().all(is_base64url)
+    };
+    let mut parts = token.split(|byte| *byte == b'.');
+    let three = [parts.next(), parts.next(), parts.next()];
+    three.iter().all(|part| part.is_some_and(is_part)) && parts.next().is_none()
 }
 
 #[cfg(test)]
@@ -124,14 +153,38 @@ mod tests {
             &[""],
             &["Bearer"],
             &["Bearer "],
-            &["Bearert"],
             &["Basic YTpi"],
             &["Negotiate x"],
             &["Digest username=\"a\", realm=\"b\""],
             &["Bearer\tt"],
-            &["t"],
+            &["Basic YTpi", "t"],
         ] {
             assert_eq!(read(values), Credential::Absent, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn j6_a_word_without_a_scheme_is_told_apart() {
+        for values in [
+            &["t"][..],
+            &[" t "],
+            &["Bearert"],
+            &["eyJhbGci.e30.c2ln"],
+            &["t", "t"],
+        ] {
+            assert_eq!(read(values), Credential::NoScheme, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn c5_a_jwt_has_three_parts_of_base64url() {
+        for token in ["a.b.c", "eyJhbGci.e30.c2ln-_"] {
+            assert!(is_jwt(token.as_bytes()), "{token}");
+        }
+        for token in [
+            "", "a", "a.b", "a.b.c.d", "a..c", ".b.c", "a.b.", "a.b.c=", "a.b.c d", "a.b.+",
+        ] {
+            assert!(!is_jwt(token.as_bytes()), "{token}");
         }
     }
 

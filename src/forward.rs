@@ -27,26 +27,33 @@ impl HeaderChanges {
         if !policy.forward.authorization {
             changes.remove.push(b"authorization".to_vec());
         }
-        if head.token_in_query || policy.api_keys.action == ApiKeyAction::Strip {
+        let query = head.token_in_query || head.empty_key_in_query;
+        if query || policy.api_keys.action == ApiKeyAction::Strip {
             changes.strip(head, policy);
         }
         changes
     }
 
-    /// Takes out what is no credential here: tokens in the query, and keys where the policy strips them.
+    /// Takes out what is no credential here: tokens in the query, parameters for a key with nothing in them, and keys
+    /// where the policy strips them.
     #[cold]
     #[inline(never)]
     fn strip(&mut self, head: &RequestHead<'_>, policy: &Policy) {
         let strips = policy.api_keys.action == ApiKeyAction::Strip;
-        if head.token_in_query || head.key_in_query {
-            let keys: &[String] = if strips { &policy.api_keys.query } else { &[] };
-            self.set.push((":path".to_owned(), head.path_without(keys)));
+        if head.token_in_query || head.key_in_query || head.empty_key_in_query {
+            let keys = &policy.api_keys.query;
+            let path = if strips {
+                head.path_without(keys)
+            } else {
+                head.path_without_empty(keys)
+            };
+            self.set.push((":path".to_owned(), path));
         }
         if !strips {
             return;
         }
         self.remove
-            .extend(head.key_headers.iter().map(|name| name.to_vec()));
+            .extend(head.key_headers.iter().map(|(name, _)| name.to_vec()));
         if let Some(protocols) = &head.key_protocols {
             let names = protocols.iter().map(|(name, _)| *name);
             let others = names.filter(|name| *name != PROTOCOLS.as_bytes());

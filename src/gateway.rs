@@ -22,9 +22,7 @@ use crate::keys::{Answer, FetchOutcome, IssuerKeys, Lookup, NextCall, Progress};
 use crate::limits::{self, Admission, Admitted, Asking, CounterKeys, NamedLimit, Settlement};
 use crate::metering::Meter;
 use crate::operations::{ModelPlace, Operation, Unread, is_deployment};
-use crate::policy::{
-    Access, ApiKeyAction, App, CorsPreflight, Deployments, HeaderSource, Issuer, Mode, Policy,
-};
+use crate::policy::{Access, ApiKeyAction, App, Deployments, HeaderSource, Issuer, Mode, Policy};
 use crate::refusal::Refusal;
 use crate::request::{HeaderMap, RequestHead};
 use crate::store::SharedStore;
@@ -357,18 +355,18 @@ impl Gateway {
         changes: &mut HeaderChanges,
     ) -> Result<Step, Stop> {
         let policy = Rc::clone(&self.policy);
-        let has_key =
-            !head.key_headers.is_empty() || head.key_in_query || head.key_protocols.is_some();
-        if has_key && policy.api_keys.action == ApiKeyAction::Deny {
-            return Err(Refusal::ApiKey.into());
+        if policy.api_keys.action == ApiKeyAction::Deny
+            && let Some(place) = head.key_place(&policy)
+        {
+            return Err(Refusal::ApiKey(place).into());
         }
-        let preflight = policy.cors_preflight == CorsPreflight::Pass && head.is_preflight();
-        if preflight || head.is_public(&policy.public_paths) {
+        if head.needs_no_token(&policy) {
             return Ok(Step::Admitted(None));
         }
         let (credential, found) = self.credential(&head.authorization);
         let token = match credential {
             Credential::Absent => return Err(Refusal::NoToken.into()),
+            Credential::NoScheme => return Err(Refusal::NoScheme.into()),
             Credential::Ambiguous => return Err(Refusal::AmbiguousCredential.into()),
             Credential::Bearer { token, .. } => token,
         };
@@ -403,7 +401,7 @@ impl Gateway {
         let credential = Credential::read(values);
         let found = match credential {
             Credential::Bearer { token, .. } => self.cache.find(token),
-            Credential::Absent | Credential::Ambiguous => None,
+            Credential::Absent | Credential::NoScheme | Credential::Ambiguous => None,
         };
         (credential, found)
     }

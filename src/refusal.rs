@@ -3,12 +3,14 @@
 //! A [`Refusal`] knows the details and is for the log. Its [`Code`] is all that an answer, a
 //! metric or the filter state tells.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::jwt::{ClaimError, ClaimRefusal, TokenError, VerifyError};
 use crate::limits::Reached;
 use crate::operations::Action;
 use crate::policy::{Measure, Response, Responses, Window};
+use crate::request::KeyPlace;
 use crate::usage::BodyError;
 
 /// Why a request is refused.
@@ -16,6 +18,8 @@ use crate::usage::BodyError;
 pub enum Refusal {
     /// There is no bearer token.
     NoToken,
+    /// The credential has no scheme.
+    NoScheme,
     /// There are several credentials.
     AmbiguousCredential,
     /// The token is malformed.
@@ -33,7 +37,7 @@ pub enum Refusal {
     /// The claims do not hold now, or here.
     Claims(ClaimRefusal),
     /// The request carries an API key.
-    ApiKey,
+    ApiKey(KeyPlace),
     /// The application may not call.
     App,
     /// No role of the application grants what is asked for.
@@ -149,7 +153,7 @@ impl Refusal {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::NoToken => Code::TokenNotPresent,
+            Self::NoToken | Self::NoScheme => Code::TokenNotPresent,
             Self::AmbiguousCredential | Self::Token(_) | Self::Algorithm => Code::JwtInvalid,
             Self::Issuer | Self::KeyOfAnother | Self::Claims(ClaimRefusal::Tenant) => {
                 Code::TokenIssuerNotAllowed
@@ -167,7 +171,7 @@ impl Refusal {
             Self::Claims(ClaimRefusal::Audience) => Code::TokenAudienceNotAllowed,
             Self::Claims(ClaimRefusal::ClaimNotFound(_)) => Code::TokenClaimNotFound,
             Self::Claims(ClaimRefusal::ClaimValue(_)) => Code::TokenClaimValueNotAllowed,
-            Self::ApiKey => Code::AuthenticationTypeDisabled,
+            Self::ApiKey(_) => Code::AuthenticationTypeDisabled,
             Self::App => Code::AppNotAllowed,
             Self::Permission { .. } => Code::PermissionDenied,
             Self::Deployment | Self::Body(_) => Code::DeploymentNotAllowed,
@@ -187,10 +191,64 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// What an answer says when the policy gives no message of its own. Tells the caller what to do, and nothing of
+    /// the policy but what the caller needs to know.
+    #[must_use]
+    pub fn message(&self) -> Cow<'static, str> {
+        let own = match self {
+            Self::NoScheme => {
+                "The Authorization header has no scheme. Send it as: Bearer, a space, and the access token."
+                    .to_owned()
+            }
+            Self::AmbiguousCredential => {
+                "The request carries several credentials. Send one access token, in one Authorization header."
+                    .to_owned()
+            }
+            Self::Token(TokenError::Opaque) => {
+                "The bearer value is an API key or another secret, and no Microsoft Entra ID token. Send an access token."
+                    .to_owned()
+            }
+            Self::ApiKey(place) => {
+                format!("{} There is one in {place}.", self.code().message())
+            }
+            Self::Permission {
+                action: Some(action),
+            } => format!(
+                "The principal lacks the required data action `{action}` to perform this operation."
+            ),
+            Self::Permission { action: None } => {
+                "The operation is not permitted: no known operation has this method and path. Paths begin with /openai/v1/ or /openai/."
+                    .to_owned()
+            }
+            Self::BodyNotReadable(error) => format!("The request body cannot be read: {error}."),
+            Self::QueryNotReadable { parameter } => {
+                format!("The query must have the parameter `{parameter}` once.")
+            }
+            Self::Parameter { name } => {
+                format!("The parameter `{name}` is not allowed as it was sent.")
+            }
+            Self::Limit(Reached {
+                never: true, limit, ..
+            }) => format!(
+                "The call may use more than the {limit} tokens of its limit. Shorten the prompt, or lower max_tokens."
+            ),
+            Self::Limit(reached)
+                if reached.measure != Measure::Calls && self.code() == Code::QuotaExceeded =>
+            {
+                "Out of token quota.".to_owned()
+            }
+            _ => return Cow::Borrowed(self.code().message()),
+        };
+        Cow::Owned(own)
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoToken => formatter.write_str("no bearer token"),
+            Self::NoScheme => formatter.write_str("a credential without a scheme"),
             Self::AmbiguousCredential => formatter.write_str("several credentials"),
             Self::Token(error) => write!(formatter, "malformed token: {error}"),
             Self::Algorithm => formatter.write_str("alg is not allowed for this issuer"),
@@ -201,7 +259,7 @@ impl fmt::Display for Refusal {
             Self::Verify(VerifyError::Claim(error))
             | Self::Claims(ClaimRefusal::Application(error)) => error.fmt(formatter),
             Self::Claims(refusal) => write!(formatter, "{refusal:?}"),
-            Self::ApiKey => formatter.write_str("the request carries an API key"),
+            Self::ApiKey(place) => write!(formatter, "the request carries an API key in {place}"),
             Self::App => formatter.write_str("the application may not call"),
             Self::Permission {
                 action: Some(action),

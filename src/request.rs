@@ -1,10 +1,12 @@
 //! The head of a request, as the gateway gives it and as decisions see it.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::api_version::ApiVersion;
+use crate::credential::{Credential, is_jwt};
 use crate::operations::{Operation, Unread};
-use crate::policy::{Pattern, Policy};
+use crate::policy::{CorsPreflight, Pattern, Policy};
 use crate::request_ids;
 use crate::secrets;
 
@@ -122,15 +124,18 @@ pub struct RequestHead<'a> {
     pub query: Option<&'a [u8]>,
     /// Every value of `authorization`.
     pub authorization: Vec<&'a [u8]>,
-    /// Names of headers that hold API keys, as they were sent.
-    pub key_headers: Vec<&'a [u8]>,
+    /// Headers that hold API keys: names as they were sent, and values.
+    pub key_headers: Vec<(&'a [u8], &'a [u8])>,
     /// Whether the query holds an API key.
     pub key_in_query: bool,
+    /// Whether the query has a parameter for an API key with nothing in it.
+    pub empty_key_in_query: bool,
     /// Whether the query holds a token (RFC 6750 section 2.3), which is none of the ways to send one here.
     pub token_in_query: bool,
     /// Every `sec-websocket-protocol`, its name as it was sent and its value, when one of them holds an API key.
     pub key_protocols: Option<Vec<(&'a [u8], &'a [u8])>>,
-    /// Names of headers that callers must not send: identity headers and overrides.
+    /// Names of headers that do not go on: identity headers and overrides, which callers must not send, and
+    /// headers for an API key that hold none.
     pub foreign: Vec<&'a [u8]>,
     /// Every `x-ms-oai-image-generation-deployment`, its name as it was sent and its value: a second deployment
     /// that the request runs.
@@ -153,6 +158,7 @@ impl<'a> RequestHead<'a> {
     pub fn read(headers: &'a HeaderMap, policy: &Policy) -> Self {
         let mut head = Self::default();
         let mut protocols = Vec::new();
+        let mut empty_keys = Vec::new();
         let special = Lengths::of_special(policy);
         for (name, value) in headers.iter() {
             match name {
@@ -177,22 +183,62 @@ impl<'a> RequestHead<'a> {
             }
             // A policy may name one of the others, too.
             if special.include(name.len()) {
-                head.note_special(name, value, policy);
+                head.note_special(name, value, policy, &mut empty_keys);
             }
         }
         if protocols.iter().any(|(_, value)| list_holds_key(value)) {
             head.key_protocols = Some(protocols);
         }
         if let Some(query) = head.query {
-            for name in names(query) {
-                head.key_in_query |= is_key(name, &policy.api_keys.query);
+            for (name, value) in parameters(query) {
+                if is_key(name, &policy.api_keys.query) {
+                    let is_empty = is_blank(value);
+                    head.key_in_query |= !is_empty;
+                    head.empty_key_in_query |= is_empty;
+                }
                 head.token_in_query |= reads_as(name, ACCESS_TOKEN);
             }
+        }
+        if !head.key_headers.is_empty() {
+            head.pass_over_token_copies(policy);
+        }
+        if !empty_keys.is_empty() {
+            // Next to a key under the same name, it is removed with that key or not at all.
+            let held = |name: &&[u8]| head.key_headers.iter().any(|(other, _)| same(other, name));
+            empty_keys.retain(|name| !held(name));
+            head.foreign.append(&mut empty_keys);
         }
         head
     }
 
-    fn note_special(&mut self, name: &'a [u8], value: &'a [u8], policy: &Policy) {
+    /// A key header with the bearer token in it is no key: some clients send the token in both (llama-index). It is
+    /// removed. Where no token is looked at, it stays a key.
+    #[cold]
+    #[inline(never)]
+    fn pass_over_token_copies(&mut self, policy: &Policy) {
+        let Credential::Bearer { token, .. } = Credential::read(&self.authorization) else {
+            return;
+        };
+        if !is_jwt(token) || self.needs_no_token(policy) {
+            return;
+        }
+        let all = std::mem::take(&mut self.key_headers);
+        let (copies, keys): (Vec<_>, Vec<_>) = all.iter().copied().partition(|(name, value)| {
+            let of_name = all.iter().filter(|(other, _)| same(other, name)).count();
+            of_name == 1 && *value == token
+        });
+        self.key_headers = keys;
+        self.foreign
+            .extend(copies.into_iter().map(|(name, _)| name));
+    }
+
+    fn note_special(
+        &mut self,
+        name: &'a [u8],
+        value: &'a [u8],
+        policy: &Policy,
+        empty_keys: &mut Vec<&'a [u8]>,
+    ) {
         if same_name(name, IMAGE_DEPLOYMENT) {
             self.image_deployments.push((name, value));
         }
@@ -203,7 +249,11 @@ impl<'a> RequestHead<'a> {
             .iter()
             .any(|known| same_name(name, known))
         {
-            self.key_headers.push(name);
+            if value.trim_ascii().is_empty() {
+                empty_keys.push(name);
+            } else {
+                self.key_headers.push((name, value));
+            }
         }
         if policy
             .forward
@@ -220,7 +270,8 @@ impl<'a> RequestHead<'a> {
     pub fn unfit_for_trailers(&self) -> impl Iterator<Item = &'a [u8]> {
         let credential = (!self.authorization.is_empty()).then_some(&b"authorization"[..]);
         let deployments = self.image_deployments.iter().map(|(name, _)| *name);
-        let named = self.key_headers.iter().chain(&self.foreign).copied();
+        let keys = self.key_headers.iter().map(|(name, _)| *name);
+        let named = keys.chain(self.foreign.iter().copied());
         named.chain(deployments).chain(credential)
     }
 
@@ -228,6 +279,30 @@ impl<'a> RequestHead<'a> {
     #[must_use]
     pub fn is_preflight(&self) -> bool {
         self.method == b"OPTIONS" && self.asks_for_method
+    }
+
+    /// Whether the request passes without a token.
+    #[must_use]
+    pub fn needs_no_token(&self, policy: &Policy) -> bool {
+        let preflight = policy.cors_preflight == CorsPreflight::Pass && self.is_preflight();
+        preflight || self.is_public(&policy.public_paths)
+    }
+
+    /// Where the request holds an API key, if it holds one.
+    #[must_use]
+    pub fn key_place(&self, policy: &Policy) -> Option<KeyPlace> {
+        let keys = &policy.api_keys;
+        if let Some((name, _)) = self.key_headers.first() {
+            let known = keys.headers.iter().find(|known| same_name(name, known));
+            return Some(KeyPlace::Header(known.cloned().unwrap_or_default()));
+        }
+        if self.key_in_query {
+            let known = parameters(self.query.unwrap_or_default())
+                .filter(|(_, value)| !is_blank(value))
+                .find_map(|(name, _)| keys.query.iter().find(|known| reads_as(name, known)));
+            return Some(KeyPlace::Parameter(known.cloned().unwrap_or_default()));
+        }
+        self.key_protocols.as_ref().map(|_| KeyPlace::Subprotocol)
     }
 
     /// Whether the path is one of these, and only one reader's view of it exists.
@@ -296,14 +371,22 @@ impl<'a> RequestHead<'a> {
     /// `:path` without the query parameters that hold tokens, or API keys under one of these names.
     #[must_use]
     pub fn path_without(&self, keys: &[String]) -> Vec<u8> {
-        let kept: Vec<&[u8]> = self
-            .query
-            .unwrap_or_default()
-            .split(|byte| *byte == b'&')
-            .filter(|part| {
-                !names(part).any(|name| reads_as(name, ACCESS_TOKEN) || is_key(name, keys))
-            })
-            .collect();
+        self.path_but_for(|name, _| is_key(name, keys))
+    }
+
+    /// `:path` without the query parameters that hold tokens, or are for API keys and empty.
+    #[must_use]
+    pub fn path_without_empty(&self, keys: &[String]) -> Vec<u8> {
+        self.path_but_for(|name, value| is_blank(value) && is_key(name, keys))
+    }
+
+    fn path_but_for(&self, goes: impl Fn(&[u8], &[u8]) -> bool) -> Vec<u8> {
+        let is_kept = |part: &&[u8]| {
+            !parameters(part).any(|(name, value)| reads_as(name, ACCESS_TOKEN) || goes(name, value))
+        };
+        let query = self.query.unwrap_or_default();
+        let parts = query.split(|byte| *byte == b'&');
+        let kept: Vec<&[u8]> = parts.filter(is_kept).collect();
         let mut path = self.path.to_vec();
         if !kept.is_empty() {
             path.push(b'?');
@@ -353,11 +436,12 @@ pub fn protocols_without_keys(headers: &[(&[u8], &[u8])]) -> Vec<u8> {
 /// WSGI), so a name in that spelling is the same name.
 #[must_use]
 pub fn same_name(name: &[u8], known: &str) -> bool {
-    name.len() == known.len()
-        && name
-            .iter()
-            .zip(known.bytes())
-            .all(|(byte, wanted)| folded(*byte) == folded(wanted))
+    same(name, known.as_bytes())
+}
+
+fn same(one: &[u8], other: &[u8]) -> bool {
+    let mut pairs = one.iter().zip(other);
+    one.len() == other.len() && pairs.all(|(byte, other)| folded(*byte) == folded(*other))
 }
 
 /// A byte of a name, as readers that do not tell case, `_` and `-` apart take it.
@@ -404,20 +488,60 @@ fn is_key_protocol(protocol: &[u8]) -> bool {
         .any(|(start, _)| start.eq_ignore_ascii_case(KEY_SUBPROTOCOL))
 }
 
-/// The names of a query's parameters, without what no reader counts before them ([`reads_as`]), which may be long and is
-/// then read once. `;` and a second `?` separate too: some readers split there.
-fn names(query: &[u8]) -> impl Iterator<Item = &[u8]> {
-    query
-        .split(|byte| matches!(byte, b'&' | b';' | b'?'))
-        .map(|pair| pair.split(|byte| *byte == b'=').next().unwrap_or_default())
-        .map(|name| {
-            let mut name = Decoded(name);
-            let mut rest = name.clone();
-            while rest.next().is_some_and(is_skipped) {
-                name = rest.clone();
-            }
-            name.0
+/// Where a request holds an API key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// In a header, by its name in the policy.
+    Header(String),
+    /// In a query parameter, by its name in the policy.
+    Parameter(String),
+    /// Among the subprotocols of a WebSocket.
+    Subprotocol,
+}
+
+impl fmt::Display for KeyPlace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => write!(formatter, "the header `{name}`"),
+            Self::Parameter(name) => write!(formatter, "the query parameter `{name}`"),
+            Self::Subprotocol => write!(formatter, "the header `{PROTOCOLS}`"),
+        }
+    }
+}
+
+/// A query's parameters: names without what no reader counts before them ([`reads_as`]), which may be long and is
+/// then read once, and values up to the next `&`. `;` and a second `?` begin a name too, since some readers split
+/// there; to others they are part of the value.
+fn parameters(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    query.split(|byte| *byte == b'&').flat_map(|part| {
+        let mut rest = Some(part);
+        std::iter::from_fn(move || {
+            let from_name = rest?;
+            let mut pieces = from_name.splitn(2, |byte| matches!(byte, b';' | b'?'));
+            let pair = pieces.next()?;
+            rest = pieces.next();
+            let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+            let value = from_name.get(name.len().saturating_add(1)..);
+            Some((without_skipped(name), value.unwrap_or_default()))
         })
+    })
+}
+
+/// A name without what no reader counts before it.
+fn without_skipped(name: &[u8]) -> &[u8] {
+    let mut name = Decoded(name);
+    let mut rest = name.clone();
+    while rest.next().is_some_and(is_skipped) {
+        name = rest.clone();
+    }
+    name.0
+}
+
+/// Whether a parameter's value is nothing but spaces and control characters, to every reader.
+fn is_blank(value: &[u8]) -> bool {
+    value
+        .split(|byte| *byte == b'+')
+        .all(|piece| Decoded(piece).all(|byte| byte <= b' '))
 }
 
 /// Whether readers skip a byte before a parameter's name.
@@ -545,7 +669,7 @@ mod tests {
         assert_eq!(head.query, Some(&b"b"[..]));
         assert_eq!(head.request_id_to_tell(), Some("r"));
         assert_eq!(head.authorization, [b"one", b"two"]);
-        assert_eq!(head.key_headers, [b"Api_Key"]);
+        assert_eq!(head.key_headers, [(&b"Api_Key"[..], &b"k"[..])]);
         assert_eq!(head.foreign, [&b"x-app-id"[..], b"x-original-url"]);
         let image: &[u8] = b"X-MS-OAI-Image_Generation-Deployment";
         assert_eq!(head.image_deployments, [(image, &b"d"[..])]);
@@ -594,15 +718,16 @@ mod tests {
             assert!(same_name(name.as_bytes(), "api-key"), "{name}");
         }
         assert!(same_name(b"X-App-Id", "x_app_id"));
-        for name in ["apikey", "api-key ", "x-api-key", "api.key", ""] {
+        for name in ["apikey", "api-key ", "my-api-key", "api.key", ""] {
             assert!(!same_name(name.as_bytes(), "api-key"), "{name}");
         }
     }
 
     #[test]
     fn query_parameters_are_found_however_they_are_written() {
-        let holds =
-            |query: &str, keys: &[String]| names(query.as_bytes()).any(|name| is_key(name, keys));
+        let holds = |query: &str, keys: &[String]| {
+            parameters(query.as_bytes()).any(|(name, _)| is_key(name, keys))
+        };
         let keys = ["api-key".to_owned(), "subscription-key".to_owned()];
         for query in [
             "api-key=1",

@@ -24,7 +24,7 @@ use tollgate::operations::Action;
 use tollgate::policy::{Measure, Window};
 use tollgate::refusal::Code::{self, *};
 use tollgate::refusal::Refusal;
-use tollgate::request::HeaderMap;
+use tollgate::request::{HeaderMap, KeyPlace};
 use tollgate::store::{Expected, SharedStore, StoreError, Versioned, Written};
 use tollgate::time::Time;
 use tollgate::usage::{BodyError, Member};
@@ -646,13 +646,13 @@ fn api_keys_are_denied_wherever_they_are() {
     let mut bench = Bench::new(&policy(&public));
     for (name, value) in [
         ("api-key", "k"),
-        ("api-key", ""),
+        ("x-api-key", "k"),
         ("Api-Key", "k"),
         ("api_key", "k"),
         ("ocp-apim-subscription-key", "k"),
         (":path", "/openai/x?api-key=k"),
         (":path", "/openai/x?a=1&API%2DKEY=k"),
-        (":path", "/openai/x?subscription-key"),
+        (":path", "/openai/x?subscription-key=;x"),
         (":path", "/status?api-key=k"),
         (
             "sec-websocket-protocol",
@@ -669,12 +669,191 @@ fn api_keys_are_denied_wherever_they_are() {
         );
     }
     for (name, value) in [
-        ("x-api-key", "k"),
+        ("my-api-key", "k"),
         (":path", "/openai/x?key=api-key"),
         ("sec-websocket-protocol", "realtime"),
     ] {
         let both = [("authorization", token.as_str()), (name, value)];
         assert_eq!(bench.code_of(&both), None, "{name}: {value}");
+    }
+}
+
+#[test]
+fn j4_an_empty_key_is_none_and_does_not_reach_the_backend() {
+    let token = format!("Bearer {}", SIGNER.token(&v1_claims()));
+    let public = json!({ "public_paths": ["/status"] });
+    for document in [
+        policy(&public),
+        policy(&with(public, &json!({ "api_keys": { "action": "strip" } }))),
+    ] {
+        let mut bench = Bench::new(&document);
+        for (name, value) in [
+            ("api-key", ""),
+            ("Api-Key", " \t "),
+            ("x-api-key", ""),
+            ("ocp_apim_subscription_key", ""),
+        ] {
+            let Verdict::Allow(allow) = bench.decide(&[("authorization", &token), (name, value)])
+            else {
+                panic!("{name}")
+            };
+            assert_eq!(allow.changes.remove, [name.as_bytes()]);
+            assert_eq!(bench.code_of(&[(name, value)]), Some(TokenNotPresent));
+            assert_eq!(bench.code_of(&[(":path", "/status"), (name, value)]), None);
+        }
+        for (path, rest) in [
+            ("/openai/x?api-key=", "/openai/x"),
+            ("/openai/x?api-key", "/openai/x"),
+            ("/openai/x?a=1&subscription-key=&b=2", "/openai/x?a=1&b=2"),
+            ("/openai/x?API%5fKEY=%20+%09&b=2", "/openai/x?b=2"),
+            ("/openai/x?api-key[]=", "/openai/x"),
+            ("/openai/x?api-key=&api-key=+", "/openai/x"),
+            ("/status?api-key=", "/status"),
+        ] {
+            let Verdict::Allow(allow) = bench.decide(&[("authorization", &token), (":path", path)])
+            else {
+                panic!("{path}")
+            };
+            let set = [(":path".to_owned(), rest.as_bytes().to_vec())];
+            assert_eq!(allow.changes.set, set, "{path}");
+        }
+    }
+    let mut bench = Bench::new(&policy(&json!({})));
+    for more in [
+        &[("api-key", ""), ("api-key", "k")][..],
+        &[("api-key", "k"), ("api_key", "")],
+        &[("api-key", ",")],
+        &[(":path", "/openai/x?api-key=&api-key=k")],
+        &[(":path", "/openai/x?api-key=%2B")],
+        &[(":path", "/openai/x?api-key==")],
+        &[(":path", "/openai/x?api-key=?k")],
+        &[(":path", "/openai/x?api-key=;k")],
+    ] {
+        let headers = [&[("authorization", &*token)], more].concat();
+        let expected = Some(AuthenticationTypeDisabled);
+        assert_eq!(bench.code_of(&headers), expected, "{more:?}");
+    }
+    // Report mode changes nothing of what it would refuse.
+    let mut report = Bench::new(&policy(&json!({ "mode": "report" })));
+    let headers = [
+        ("authorization", &*token),
+        ("api-key", ""),
+        ("api-key", "k"),
+    ];
+    let Verdict::Allow(allow) = report.decide(&headers) else {
+        panic!()
+    };
+    assert_eq!(allow.changes.remove, Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn c5_the_token_in_a_key_header_is_no_key() {
+    let token = SIGNER.token(&v1_claims());
+    let bearer = format!("Bearer {token}");
+    let other = SIGNER.token(&with(v1_claims(), &json!({ "uti": "x" })));
+    let more = json!({ "public_paths": ["/status"], "cors_preflight": "pass" });
+    let mut bench = Bench::new(&policy(&more));
+    let good = ("authorization", &*bearer);
+    for name in ["api-key", "x-api-key", "Ocp_Apim_Subscription_Key"] {
+        let Verdict::Allow(allow) = bench.decide(&[good, (name, &token)]) else {
+            panic!("{name}")
+        };
+        assert_eq!(allow.changes.remove, [name.as_bytes()]);
+    }
+    let both = [good, ("api-key", &*token), ("x-api-key", &*token)];
+    assert_eq!(bench.code_of(&both), None);
+    // A bad token decides, not the key.
+    let forged = format!("{}x", &token[..token.len() - 4]);
+    let copies = [
+        ("authorization", &*format!("Bearer {forged}")),
+        ("api-key", &*forged),
+    ];
+    assert_ne!(bench.code_of(&copies), Some(AuthenticationTypeDisabled));
+    let query = format!("/openai/x?api-key={token}");
+    let scheme = format!("Bearer {token}");
+    for headers in [
+        &[good, ("api-key", &*other)][..],
+        &[good, ("api-key", &*scheme)],
+        &[good, ("api-key", &*token), ("api-key", &*token)],
+        &[good, ("api-key", &*token), ("api_key", &*token)],
+        &[good, ("api-key", &*token), ("x-api-key", "k")],
+        &[good, (":path", &*query)],
+        &[good, (":path", "/status"), ("api-key", &*token)],
+        &[
+            good,
+            (":method", "OPTIONS"),
+            ("access-control-request-method", "POST"),
+            ("api-key", &*token),
+        ],
+        &[("authorization", "Bearer KEY"), ("api-key", "KEY")],
+        &[("authorization", "Bearer a.b"), ("api-key", "a.b")],
+        &[("authorization", "Bearer a..b"), ("api-key", "a..b")],
+        &[("api-key", &*token)],
+        &[
+            good,
+            ("authorization", &*format!("Bearer {other}")),
+            ("api-key", &*token),
+        ],
+    ] {
+        let expected = Some(AuthenticationTypeDisabled);
+        assert_eq!(bench.code_of(headers), expected, "{headers:?}");
+    }
+}
+
+#[test]
+fn j5_the_place_of_a_key_is_named_and_never_its_value() {
+    let mut bench = Bench::new(&policy(&json!({})));
+    let header = |name: &str| KeyPlace::Header(name.to_owned());
+    let parameter = |name: &str| KeyPlace::Parameter(name.to_owned());
+    for (name, value, expected) in [
+        ("Api_Key", "dummy", header("api-key")),
+        ("x-api-key", "dummy", header("x-api-key")),
+        (
+            ":path",
+            "/openai/x?api-key=&subscription%5Fkey=dummy",
+            parameter("subscription-key"),
+        ),
+        (
+            "sec-websocket-protocol",
+            "openai-insecure-api-key.dummy",
+            KeyPlace::Subprotocol,
+        ),
+    ] {
+        let Verdict::Refuse(refuse) = bench.decide(&[(name, value)]) else {
+            panic!("{name}")
+        };
+        assert_eq!(refuse.refusal, Refusal::ApiKey(expected.clone()), "{name}");
+        let message = refuse.refusal.message();
+        assert!(message.contains(&expected.to_string()), "{message}");
+        assert!(!message.contains("dummy"), "{message}");
+    }
+}
+
+#[test]
+fn j6_credentials_that_are_no_token_are_told_apart() {
+    let mut bench = Bench::new(&policy(&json!({})));
+    let token = SIGNER.token(&v1_claims());
+    let bearer = format!("Bearer {token}");
+    for (values, expected) in [
+        (
+            &["Bearer dummy", &*bearer][..],
+            Refusal::AmbiguousCredential,
+        ),
+        (&[&*token], Refusal::NoScheme),
+        (&["Bearer ek_abc"], Refusal::Token(TokenError::Opaque)),
+        (&["Bearer sk-abc"], Refusal::Token(TokenError::Opaque)),
+        (&["Bearer dummy"], Refusal::Token(TokenError::Opaque)),
+        (&["Bearer a.b"], Refusal::Token(TokenError::Shape)),
+        (&["Basic YTpi"], Refusal::NoToken),
+    ] {
+        let headers: Vec<_> = values
+            .iter()
+            .map(|value| ("authorization", *value))
+            .collect();
+        let Verdict::Refuse(refuse) = bench.decide(&headers) else {
+            panic!("{values:?}")
+        };
+        assert_eq!(refuse.refusal, expected, "{values:?}");
     }
 }
 
@@ -933,7 +1112,7 @@ fn limits_on_tokens_are_for_what_they_name_and_for_what_is_not_known() {
 
 #[test]
 fn limits_on_tokens_are_answered_with_what_is_left() {
-    let exceeded = "Token limit is exceeded. Try again in 61 seconds.";
+    let exceeded = "Token limit is exceeded. Try again in 60 seconds.";
     let too_large = "The call may use more than the 100 tokens of its limit. \
                      Shorten the prompt, or lower max_tokens.";
     // The body counts as five tokens. After a first call that used so many of 100: the second.
@@ -1018,19 +1197,21 @@ fn limits_on_tokens_are_answered_with_what_is_left() {
             ("content-type", "application/json".to_owned()),
             ("x-tollgate-code", expected.name().to_owned()),
         ];
-        let status = if expected == CallExceedsLimit {
-            413
-        } else {
-            headers.push(("retry-after", waits.div_ceil(1_000).to_string()));
-            headers.push(("retry-after-ms", waits.to_string()));
-            429
+        let status = match expected {
+            CallExceedsLimit => 413,
+            QuotaExceeded => {
+                headers.push(("x-should-retry", "false".to_owned()));
+                429
+            }
+            _ => {
+                headers.push(("retry-after", "60".to_owned()));
+                headers.push(("retry-after-ms", "59999".to_owned()));
+                429
+            }
         };
         headers.push(("x-ratelimit-limit-tokens", "100".to_owned()));
         headers.push(("x-ratelimit-remaining-tokens", left.to_string()));
         headers.push(("x-ratelimit-reset-tokens", reset.to_string()));
-        if expected == QuotaExceeded {
-            headers.push(("x-should-retry", "false".to_owned()));
-        }
         assert_eq!(
             (answer.status, answer.headers),
             (status, headers),
@@ -1265,6 +1446,7 @@ fn refusals_are_told_apart() {
     ];
     let mut refusals = vec![
         Refusal::NoToken,
+        Refusal::NoScheme,
         Refusal::AmbiguousCredential,
         Refusal::Algorithm,
         Refusal::Issuer,
@@ -1276,7 +1458,9 @@ fn refusals_are_told_apart() {
         claim(ClaimError::Value("ver")),
         claim(ClaimError::Repeated("tid")),
         Refusal::Claims(ClaimRefusal::Expired),
-        Refusal::ApiKey,
+        Refusal::ApiKey(KeyPlace::Header("api-key".to_owned())),
+        Refusal::ApiKey(KeyPlace::Parameter("api-key".to_owned())),
+        Refusal::ApiKey(KeyPlace::Subprotocol),
         Refusal::App,
         Refusal::Permission { action: None },
         Refusal::Permission {

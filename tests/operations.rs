@@ -751,7 +751,8 @@ fn what_is_no_operation_is_refused_without_naming_an_action() {
     ] {
         assert_eq!(
             everything.message(method, path),
-            "The operation is not permitted.",
+            "The operation is not permitted: no known operation has this method and path. Paths begin with \
+             /openai/v1/ or /openai/.",
             "{method} {path}"
         );
         assert_eq!(asked(&everything.ask(method, path)), (None, None));

@@ -48,6 +48,8 @@ pub struct UntrustedToken<'j> {
 pub enum TokenError {
     /// Longer than [`MAX_TOKEN`].
     TooLarge,
+    /// No JWT at all: it has no dots, or begins like a key or an ephemeral secret of OpenAI.
+    Opaque,
     /// Not three non-empty parts of base64url (RFC 7515 section 7.1).
     Shape,
     /// The header is not a JSON object, or repeats a member.
@@ -62,10 +64,14 @@ pub enum TokenError {
     Payload,
 }
 
+/// How OpenAI's keys and ephemeral secrets begin, which no JWT does.
+const SECRETS: [&[u8]; 2] = [b"sk-", b"ek_"];
+
 impl fmt::Display for TokenError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::TooLarge => "longer than 16 KiB",
+            Self::Opaque => "an API key or another secret, and no JWT",
             Self::Shape => "not three parts of base64url",
             Self::Header => "the header is not a JSON object with unique members",
             Self::Kid => "the header has no usable kid",
@@ -84,6 +90,10 @@ impl<'a> Jws<'a> {
     pub fn parse(token: &'a [u8]) -> Result<Self, TokenError> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::TooLarge);
+        }
+        let is_secret = |start: &&[u8]| token.starts_with(start);
+        if !token.contains(&b'.') || SECRETS.iter().any(is_secret) {
+            return Err(TokenError::Opaque);
         }
         let parts = Parts::split(token).ok_or(TokenError::Shape)?;
         if parts.header.is_empty() || parts.signature.is_empty() {
@@ -254,7 +264,6 @@ mod tests {
     fn shape_is_checked_before_anything_is_decoded() {
         let good = token(HEADER, "{}", "s");
         for bad in [
-            String::new(),
             ".".into(),
             "..".into(),
             "a.b".into(),
@@ -270,6 +279,17 @@ mod tests {
             token(HEADER, "{}", ""),
         ] {
             assert_eq!(error(&bad), TokenError::Shape, "{bad:?}");
+        }
+        for secret in [
+            "",
+            "dummy",
+            "sk-abc",
+            "sk-proj-a.b.c",
+            "ek_abc",
+            "ek_a.b.c",
+            "0123456789abcdef0123456789abcdef",
+        ] {
+            assert_eq!(error(secret), TokenError::Opaque, "{secret:?}");
         }
         assert_eq!(error(&"a".repeat(MAX_TOKEN + 1)), TokenError::TooLarge);
         // Stray bits: two texts for the same bytes would be two cache keys for one token.

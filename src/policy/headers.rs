@@ -8,7 +8,7 @@ use super::reader::{Members, Node, Read, Shape, distinct};
 use super::wording::{meant, quoted};
 use super::{ApiKeyAction, ApiKeys, Forward, HeaderSource};
 
-const API_KEY_HEADERS: [&str; 2] = ["api-key", "ocp-apim-subscription-key"];
+const API_KEY_HEADERS: [&str; 3] = ["api-key", "ocp-apim-subscription-key", "x-api-key"];
 const API_KEY_QUERY: [&str; 2] = ["api-key", "subscription-key"];
 
 /// Headers that carry the request itself or belong to one connection (RFC 9110 section 7.6.1).

@@ -237,7 +237,7 @@ fn defaults_of_the_other_keys() {
     let policy = parse(&issuer(""));
     let api_keys = ApiKeys {
         action: ApiKeyAction::Deny,
-        headers: texts(&["api-key", "ocp-apim-subscription-key"]),
+        headers: texts(&["api-key", "ocp-apim-subscription-key", "x-api-key"]),
         query: texts(&["api-key", "subscription-key"]),
     };
     assert_eq!(policy.api_keys, api_keys);

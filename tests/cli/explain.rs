@@ -375,7 +375,7 @@ fn for_people_it_ends_with_the_answer() {
     ];
     let ran = tollgate(&arguments);
     assert_eq!(ran.code, 1, "{}", ran.err);
-    let expected = r#"  1  API key          passed       none in headers api-key, ocp-apim-subscription-key, query api-key, subscription-key, WebSocket subprotocols
+    let expected = r#"  1  API key          passed       none in headers api-key, ocp-apim-subscription-key, x-api-key, query api-key, subscription-key, WebSocket subprotocols
   2  public path      passed       /openai/models is none of 0 public paths
   3  credential       refused      no bearer token; no authorization header
   4  token            not reached

@@ -315,7 +315,7 @@ fn keys_headers_and_backends() {
     let policy: Value = serde_json::from_str(&ran.well()).unwrap();
     assert_eq!(
         policy["api_keys"],
-        json!({ "action": "strip", "headers": ["api-key", "ocp-apim-subscription-key", "x-team-key"] })
+        json!({ "action": "strip", "headers": ["api-key", "ocp-apim-subscription-key", "x-api-key", "x-team-key"] })
     );
     assert_eq!(
         policy["responses"]["api_key"],

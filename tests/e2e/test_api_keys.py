@@ -14,12 +14,11 @@ HEADERS = [
     [("api-key", KEY)],
     [("Api-Key", KEY)],
     [("API-KEY", KEY)],
-    [("api-key", "")],
     [("api-key", KEY), ("api-key", "second")],
     [("api-key", ""), ("api-key", KEY)],
     [("api-key", b"\xff\xfe\x80")],
     [("Ocp-Apim-Subscription-Key", KEY)],
-    [("ocp-apim-subscription-key", "")],
+    [("x-api-key", KEY)],
     [("sec-websocket-protocol", f"openai-insecure-api-key.{KEY}")],
     [("sec-websocket-protocol", f"realtime, openai-insecure-api-key.{KEY}")],
     [("sec-websocket-protocol", f"realtime; openai-insecure-api-key.{KEY}")],
@@ -29,8 +28,6 @@ HEADERS = [
 
 QUERIES = [
     f"api-key={KEY}",
-    "api-key=",
-    "api-key",
     f"API-Key={KEY}",
     f"api%2Dkey={KEY}",
     f"%61pi-key={KEY}",
@@ -111,7 +108,7 @@ def test_a_key_in_the_place_of_a_token(gateway, value):
 
 
 @pytest.mark.parametrize(
-    "headers", [[("x-api-key", "x")], [("my-api-key", "x")], [("api-keys", "x")]], ids=repr
+    "headers", [[("x-team-key", "x")], [("my-api-key", "x")], [("api-keys", "x")]], ids=repr
 )
 def test_other_headers_are_nobodys_business(gateway, stand_ins, headers):
     assert gateway.chat(stand_ins.entra.mint(), headers).status == 200
@@ -121,6 +118,70 @@ def test_other_headers_are_nobodys_business(gateway, stand_ins, headers):
 def test_other_parameters_are_nobodys_business(gateway, stand_ins, query):
     path = CHAT_PATH.partition("?")[0]
     assert gateway.request("POST", f"{path}?{query}", token=stand_ins.entra.mint(), body=b"{}").status == 200
+
+
+@pytest.mark.parametrize(
+    "headers, query",
+    [
+        ([("api-key", "")], ""),
+        ([("x-api-key", ""), ("ocp-apim-subscription-key", "")], ""),
+        ([], "api-key="),
+        ([], "subscription%2Dkey"),
+        ([("api-key", "")], "api-key=%20+"),
+    ],
+)
+def test_j4_an_empty_key_is_none_and_is_removed(gateway, stand_ins, headers, query):
+    answer = gateway.request("GET", f"/openai/echo?a=b&{query}", token=stand_ins.entra.mint(), headers=headers)
+    assert answer.status == 200
+    assert answer.json["path"] in ("/openai/echo?a=b", "/openai/echo?a=b&")
+    assert not [name for name, _ in answer.json["headers"] if name.endswith("-key")]
+
+
+@pytest.mark.parametrize("name", ["api-key", "x-api-key", "Ocp-Apim-Subscription-Key"])
+def test_c5_the_token_in_a_key_header_is_no_key(gateway, stand_ins, name):
+    token = stand_ins.entra.mint()
+    answer = gateway.echo(token, [(name, token)])
+    assert answer.status == 200
+    assert [value for _, value in answer.json["headers"] if token in value] == [f"Bearer {token}"]
+    assert gateway.chat(token, [(name, stand_ins.entra.mint(claims={"uti": "another"}))]).verdict == DENIED
+    assert gateway.chat(token, [(name, token), (name, token)]).verdict == DENIED
+    assert gateway.chat(None, [(name, token)]).verdict == DENIED
+    assert gateway.chat(KEY, [(name, KEY)]).verdict == DENIED
+    assert gateway.request("GET", "/status", token=token, headers=[(name, token)]).verdict == DENIED
+
+
+@pytest.mark.parametrize(
+    "headers, query, place",
+    [
+        ([("Api-Key", KEY)], "", "the header `api-key`"),
+        ([("x-api-key", KEY)], "", "the header `x-api-key`"),
+        ([], f"Subscription%2Dkey={KEY}", "the query parameter `subscription-key`"),
+        ([("sec-websocket-protocol", f"openai-insecure-api-key.{KEY}")], "", "the header `sec-websocket-protocol`"),
+    ],
+)
+def test_j5_the_refusal_names_where_the_key_is(gateway, stand_ins, headers, query, place):
+    path = f"{CHAT_PATH}&{query}"
+    answer = gateway.request("POST", path, token=stand_ins.entra.mint(), headers=headers, body=b"{}")
+    assert answer.verdict == DENIED
+    assert place in answer.json["error"]["message"]
+
+
+def test_j6_what_is_no_token_is_told_apart(gateway, stand_ins):
+    token = stand_ins.entra.mint()
+
+    def refused(*values: str):
+        return gateway.chat(headers=[("authorization", value) for value in values])
+
+    for answer, code, words in [
+        (refused("Bearer dummy", f"Bearer {token}"), "JwtInvalid", "several credentials"),
+        (refused(token), "TokenNotPresent", "has no scheme"),
+        (refused("Bearer ek_abc"), "JwtInvalid", "an API key or another secret"),
+        (refused("Bearer sk-abc"), "JwtInvalid", "an API key or another secret"),
+    ]:
+        assert answer.verdict == (401, code)
+        message = answer.json["error"]["message"]
+        assert words in message
+        assert answer.header("www-authenticate").endswith(f'error_description="{message}"')
 
 
 def test_keys_are_denied_on_public_paths_too(gateway):

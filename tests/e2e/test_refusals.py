@@ -15,7 +15,7 @@ from .harness.processes import wait_until
 
 ROLE = "Cognitive Services OpenAI User"
 KEY = "0123456789-a-key-of-the-refusals"
-CLOSED, NARROW, CALLS, TOKENS, QUOTA = (new_app() for _ in range(5))
+CLOSED, NARROW, CALLS, TOKENS, QUOTA, MINUTE, LARGE = (new_app() for _ in range(7))
 OBJECT = "cccccccc-0000-0000-0000-00000000000c"
 
 
@@ -32,6 +32,8 @@ def policy(stand_ins):
         limited(CALLS, calls=1, per="1h"),
         limited(TOKENS, tokens=1, per="1h"),
         limited(QUOTA, calls=1, per="month"),
+        limited(MINUTE, calls=1, per="60s"),
+        limited(LARGE, tokens=100, per="5s", reserve=True),
     ]
     apps += [{"app_id": new_app(), "name": f"listed-{number}"} for number in range(1000)]
     policy = shipped_policy(stand_ins, apps=apps)
@@ -75,6 +77,7 @@ def refused(gateway, stand_ins) -> dict[str, list]:
         "RateLimitExceeded": [second(CALLS)],
         "TokenLimitExceeded": [second(TOKENS)],
         "QuotaExceeded": [second(QUOTA)],
+        "CallExceedsLimit": [gateway.chat(mint(LARGE))],
     }
 
 
@@ -95,7 +98,7 @@ def test_r29_r30_all_refusals_have_one_shape_and_tell_nothing(gateway, stand_ins
     secrets += [ROLE, OBJECT, KEY, CLOSED, NARROW, CALLS, TOKENS, QUOTA, APP_CHAT, "listed-"]
     answers = [(code, answer) for code, several in by_code.items() for answer in several]
     for code, answer in answers:
-        assert answer.code == code, answer
+        assert answer.code == answer.header("x-tollgate-code") == code, answer
         assert set(answer.json) == {"error"} and set(answer.json["error"]) == {"code", "message", "type", "param"}
         text = answer.body.decode() + repr(answer.headers)
         assert not [secret for secret in secrets if secret in text], (code, text)
@@ -126,6 +129,47 @@ def test_r29_r30_all_refusals_have_one_shape_and_tell_nothing(gateway, stand_ins
     expected = {code: len(several) for code, several in by_code.items()}
     wait_until(lambda: grown() == expected, 5, f"{expected} are counted")
     figure("R30", "refusals counted by their code", f"{sum(expected.values())} sent, each under its code", True)
+
+
+def retries(answer) -> list[str | None]:
+    return [answer.header(name) for name in ("retry-after", "retry-after-ms", "x-should-retry")]
+
+
+def test_j2_c2_j3_waits_are_those_that_sdks_obey(gateway, stand_ins):
+    def minted(app):
+        return stand_ins.entra.mint(app, claims={"roles": ["Needed.Role"]})
+
+    def second(app):
+        gateway.chat(minted(app))
+        return gateway.chat(minted(app))
+
+    minute = second(MINUTE)
+    assert minute.verdict == (429, "RateLimitExceeded")
+    assert int(minute.header("retry-after")) <= 60 and int(minute.header("retry-after-ms")) <= 59_999
+    assert minute.header("x-should-retry") is None
+    for app in (CALLS, QUOTA):
+        assert retries(second(app)) == [None, None, "false"]
+    large = gateway.chat(minted(LARGE))
+    assert large.verdict == (413, "CallExceedsLimit")
+    assert retries(large) == [None, None, None]
+
+
+def test_j1_a_refusal_has_the_ids_of_its_request(gateway, stand_ins):
+    answer = gateway.chat(headers=[("x-ms-client-request-id", "my-id-1")])
+    assert answer.header("x-tollgate-code") == "TokenNotPresent"
+    assert answer.header("x-ms-client-request-id") == "my-id-1"
+    line = gateway.line_of(answer.header("x-request-id"))
+    assert line["code"] == "TokenNotPresent" and line["client_request_id"] == "my-id-1"
+    for odd in ("two words", "x" * 65, "sk-proj-9876543210zyxwvutsrq", stand_ins.entra.mint()):
+        answer = gateway.chat(headers=[("x-ms-client-request-id", odd)])
+        assert answer.header("x-ms-client-request-id") is None
+        assert gateway.line_of(answer.header("x-request-id"))["client_request_id"] is None
+    answer = gateway.request("POST", "/anthropic/v1/messages", body=b"{}")
+    assert answer.status == 401
+    assert answer.header("request-id") == answer.header("x-request-id")
+    error = answer.json["error"]
+    assert answer.json == {"type": "error", "error": {**error, "type": "authentication_error"}}
+    assert set(error) == {"type", "message", "code"} and error["code"] == "TokenNotPresent"
 
 
 def test_r29_the_time_of_a_401_tells_nobody_who_is_listed(gateway, stand_ins, policy):

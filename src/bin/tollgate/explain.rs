@@ -213,13 +213,16 @@ fn token(arguments: &Arguments) -> Result<Option<String>, Failure> {
     Ok(Some(token.to_owned()))
 }
 
+/// The value of a header that is given without one.
+const SOMETHING: &str = "...";
+
 fn headers(arguments: &Arguments, path: &str, token: Option<&str>) -> Result<HeaderMap, Failure> {
     let mut pairs = vec![
         (":method".to_owned(), arguments.method.clone()),
         (":path".to_owned(), path.to_owned()),
     ];
     for header in &arguments.headers {
-        let (name, value) = header.split_once(':').unwrap_or((header, ""));
+        let (name, value) = header.split_once(':').unwrap_or((header, SOMETHING));
         let name = name.trim().to_ascii_lowercase();
         if name == "authorization" {
             let remedy =

@@ -33,7 +33,7 @@ SIGNS_OF_DEATH = (
 
 
 # Where a request may carry an API key.
-KEY_HEADERS = ("api-key", "ocp-apim-subscription-key")
+KEY_HEADERS = ("api-key", "ocp-apim-subscription-key", "x-api-key")
 KEY_IN_QUERY = re.compile(r"[?&;](?:api|subscription)-key=([^&;]+)")
 
 

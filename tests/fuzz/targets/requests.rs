@@ -27,7 +27,7 @@ thread_local! {
 
 // Heads
 
-const KEYS: [&str; 2] = ["api-key", "ocp-apim-subscription-key"];
+const KEYS: [&str; 3] = ["api-key", "ocp-apim-subscription-key", "x-api-key"];
 const PARAMETERS: [&str; 2] = ["api-key", "subscription-key"];
 const TOKENS: [&str; 1] = ["access-token"];
 
@@ -42,8 +42,10 @@ pub(super) const HEAD: Target = Target {
             format!("{path}&API%2dkey=1\nauthorization: Bearer TOKEN"),
             format!("{path};subscription-key=1\nauthorization: Bearer TOKEN"),
             format!("{path}&Access%5ftoken=TOKEN\nauthorization: Bearer TOKEN"),
-            format!("{path}\nsec-websocket-protocol: a, OpenAI-Insecure-Api-Key.k\nx-api-key: x"),
+            format!("{path}\nsec-websocket-protocol: a, OpenAI-Insecure-Api-Key.k\nmy-api-key: x"),
             format!("{path}\nauthorization: Basic TOKEN"),
+            format!("{path}\nauthorization: Bearer TOKEN\napi-key: TOKEN"),
+            format!("{path}&api-key=+\nauthorization: Bearer TOKEN\nx-api-key: "),
             format!("{path}\nauthorization: Bearer TOKEN, Bearer other"),
             "authorization: Basic TOKEN\nocp-apim-subscription-key: ".to_owned(),
         ]
@@ -121,14 +123,32 @@ fn head(input: &[u8]) -> String {
         .iter()
         .rfind(|(name, _)| *name == b":path")
         .map_or(&b""[..], |(_, path)| *path);
-    let key = KEYS.iter().any(|name| !named(name).is_empty())
-        || holds(path, &PARAMETERS)
+    let credentials = named("authorization");
+    let bearer = match Credential::read(&credentials) {
+        Credential::Bearer { token, .. } => Some(token),
+        _ => None,
+    };
+    let is_key = |name: &&str| {
+        let values = named(name);
+        let values: Vec<_> = values
+            .iter()
+            .filter(|value| !value.trim_ascii().is_empty())
+            .collect();
+        // A lone copy of the token is none.
+        let is_copy = |token: &[u8]| values == [&token] && is_compact(token);
+        !values.is_empty() && !bearer.is_some_and(is_copy)
+    };
+    let key = KEYS.iter().any(|name| is_key(&name))
+        || holds_key(path)
         || named("sec-websocket-protocol")
             .iter()
             .any(|list| holds_protocol(list));
 
     let policy = DENYING.with(Rc::clone);
     let head = RequestHead::read(&headers, &policy);
+    assert_eq!(head.key_in_query, holds_key(path));
+    let emptied = head.path_without_empty(&policy.api_keys.query);
+    assert!(head.key_in_query || !holds(&emptied, &PARAMETERS));
     // Where keys are taken out rather than refused, none is left.
     let stripped = head.path_without(&policy.api_keys.query);
     assert!(!holds(&stripped, &PARAMETERS) && !holds(&stripped, &TOKENS));
@@ -155,6 +175,38 @@ fn head(input: &[u8]) -> String {
         TOKEN.with(|good| assert_eq!(signed(token), signed(good.as_bytes())));
     }
     outcome
+}
+
+/// Whether a query has a parameter for a key with something in it, up to the next `&`.
+fn holds_key(path: &[u8]) -> bool {
+    let Some(at) = path.iter().position(|byte| *byte == b'?') else {
+        return false;
+    };
+    path[at + 1..].split(|byte| *byte == b'&').any(|part| {
+        let starts = (0..part.len()).filter(|at| *at == 0 || b";?".contains(&part[at - 1]));
+        starts.into_iter().any(|start| {
+            let pair = &part[start..];
+            let end = pair.iter().position(|byte| b"=;?".contains(byte));
+            let end = end.unwrap_or(pair.len());
+            let value =
+                String::from_utf8_lossy(pair.get(end + 1..).unwrap_or_default()).replace('+', " ");
+            let is_empty = decoded(value.as_bytes()).iter().all(|byte| *byte <= b' ');
+            !is_empty
+                && PARAMETERS
+                    .iter()
+                    .any(|known| is_read_as(&pair[..end], known))
+        })
+    })
+}
+
+/// Whether a token has three parts of base64url.
+fn is_compact(token: &[u8]) -> bool {
+    let parts: Vec<_> = token.split(|byte| *byte == b'.').collect();
+    let is_part = |part: &&[u8]| {
+        let mut bytes = part.iter();
+        !part.is_empty() && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte))
+    };
+    parts.len() == 3 && parts.iter().all(is_part)
 }
 
 /// Whether a query has a parameter of one of these names.

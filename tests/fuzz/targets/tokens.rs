@@ -42,6 +42,7 @@ pub(super) const CREDENTIAL: Target = Target {
             b"Bearer t,Bearer t",
             b"Bearer t, Bearer u",
             b"Basic YTpi",
+            b"abc.def.ghi",
             b"Digest username=\"a\", realm=\"b\"",
             b"Negotiate x, Bearer t",
             b"",
@@ -49,7 +50,7 @@ pub(super) const CREDENTIAL: Target = Target {
         seeds.map(<[u8]>::to_vec).into()
     },
     check: credential,
-    outcomes: &["absent", "one", "repeated", "ambiguous"],
+    outcomes: &["absent", "no scheme", "one", "repeated", "ambiguous"],
     words: &[
         "Bearer ", "bearer", "BEARER\t", ",", "\n", " ", "Basic ", "t", "\0", "\u{a0}",
     ],
@@ -69,6 +70,7 @@ fn credential(input: &[u8]) -> String {
         .collect();
     let tokens: Vec<_> = parts.iter().map(|part| bearer(part)).collect();
     let expected = match tokens.iter().flatten().next() {
+        None if !parts.is_empty() && parts.iter().all(|part| is_word(part)) => Credential::NoScheme,
         None => Credential::Absent,
         Some(token) if tokens.iter().all(|other| *other == Some(token)) => Credential::Bearer {
             token,
@@ -88,6 +90,7 @@ fn credential(input: &[u8]) -> String {
     }
     match read {
         Credential::Absent => "absent",
+        Credential::NoScheme => "no scheme",
         Credential::Bearer {
             repeated: false, ..
         } => "one",
@@ -95,6 +98,10 @@ fn credential(input: &[u8]) -> String {
         Credential::Ambiguous => "ambiguous",
     }
     .to_owned()
+}
+
+fn is_word(part: &[u8]) -> bool {
+    !part.eq_ignore_ascii_case(b"bearer") && part.split(u8::is_ascii_whitespace).count() == 1
 }
 
 fn bearer(part: &[u8]) -> Option<&[u8]> {

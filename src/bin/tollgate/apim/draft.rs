@@ -49,7 +49,7 @@ pub(super) struct Draft {
     pub(super) backend: Option<String>,
 }
 
-const USUAL_KEY_HEADERS: [&str; 2] = ["api-key", "ocp-apim-subscription-key"];
+const USUAL_KEY_HEADERS: [&str; 3] = ["api-key", "ocp-apim-subscription-key", "x-api-key"];
 
 impl Who {
     pub(super) fn of(condition: &Condition) -> Option<Self> {

@@ -195,7 +195,7 @@ fn keys_and_mode(policy: &Policy, warn: Warn<'_>) {
         warn("mode", "\"report\" denies nothing", remedy);
     }
     let keys = &policy.api_keys;
-    for header in ["api-key", "ocp-apim-subscription-key"] {
+    for header in ["api-key", "ocp-apim-subscription-key", "x-api-key"] {
         if keys.action == ApiKeyAction::Deny && !keys.headers.iter().any(|known| known == header) {
             let problem = format!("keys in the header {header:?} reach the backend");
             warn("api_keys.headers", &problem, "add the header");

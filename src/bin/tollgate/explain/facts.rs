@@ -37,7 +37,7 @@ impl<'a> Facts<'a> {
         let credential = Credential::read(&head.authorization);
         let jws = match credential {
             Credential::Bearer { token, .. } => Jws::parse(token).ok(),
-            Credential::Absent | Credential::Ambiguous => None,
+            Credential::Absent | Credential::NoScheme | Credential::Ambiguous => None,
         };
         let payload = jws.as_ref().and_then(payload);
         let iss = payload
@@ -92,7 +92,7 @@ impl<'a> Facts<'a> {
             .head
             .key_headers
             .iter()
-            .map(|name| format!("header {}", lossy(name)))
+            .map(|(name, _)| format!("header {}", lossy(name)))
             .collect();
         if self.head.key_in_query {
             found.push("the query".to_owned());
@@ -131,6 +131,7 @@ impl<'a> Facts<'a> {
                 0 => "no authorization header".to_owned(),
                 _ => "authorization has another scheme than Bearer, or nothing after it".to_owned(),
             },
+            Credential::NoScheme => "authorization has no scheme".to_owned(),
             Credential::Ambiguous => "different credentials in authorization".to_owned(),
             Credential::Bearer { repeated: true, .. } => {
                 "one bearer token, sent more than once".to_owned()

@@ -252,8 +252,8 @@ fn claims(verdict: &Verdict) -> Option<&Claims> {
 /// At which step a refusal falls.
 fn stage_of(refusal: &Refusal, facts: &Facts<'_>) -> Stage {
     match refusal {
-        Refusal::ApiKey => Stage::ApiKey,
-        Refusal::NoToken | Refusal::AmbiguousCredential => Stage::Credential,
+        Refusal::ApiKey(_) => Stage::ApiKey,
+        Refusal::NoToken | Refusal::NoScheme | Refusal::AmbiguousCredential => Stage::Credential,
         Refusal::Token(TokenError::Type) | Refusal::Algorithm => Stage::Algorithm,
         Refusal::Token(_) => Stage::Token,
         Refusal::Issuer => Stage::Issuer,

@@ -65,7 +65,9 @@ impl Translation<'_> {
         if action == "delete" {
             match name.as_str() {
                 "authorization" => self.draft.drops_token = true,
-                "api-key" | "ocp-apim-subscription-key" => self.draft.strips_keys = true,
+                "api-key" | "ocp-apim-subscription-key" | "x-api-key" => {
+                    self.draft.strips_keys = true;
+                }
                 _ => self.lost(
                     node,
                     "has no counterpart",
