@@ -39,18 +39,15 @@ fn n_pass_and_then_none() {
     assert_eq!(headers.number("x-ratelimit-limit-requests"), 3);
     assert_eq!(headers.number("x-ratelimit-remaining-requests"), 0);
     assert!((60..=61).contains(&headers.number("x-ratelimit-reset-requests")));
-    assert!((60..=61).contains(&headers.number("retry-after")));
+    // What SDKs obey, though room comes a moment later.
+    assert_eq!(headers.number("retry-after"), 60);
+    assert_eq!(headers.number("retry-after-ms"), 59_999);
     assert!(!headers.contains("x-should-retry"));
 }
 
 #[test]
 fn retry_after_is_long_enough_and_not_much_too_long() {
-    for (per, window) in [
-        ("1s", 1_000),
-        ("60s", 60_000),
-        ("5m", 300_000),
-        ("24h", 86_400_000),
-    ] {
+    for (per, window) in [("1s", 1_000), ("60s", 60_000), ("5m", 300_000)] {
         let (process, mut vm, token) = start(json!({ "calls": 2, "per": per }));
         assert!(passes(&mut vm, &token));
         process.clock().advance(Duration::from_millis(window / 7));
@@ -70,6 +67,17 @@ fn retry_after_is_long_enough_and_not_much_too_long() {
             "{per}: the second has not left the window"
         );
     }
+}
+
+#[test]
+fn c2_nobody_is_sent_to_sleep_for_hours() {
+    let (_, mut vm, token) = start(json!({ "calls": 1, "per": "24h" }));
+    assert!(passes(&mut vm, &token));
+    let refused = vm.request().bearer(&token).send();
+    let headers = refused.headers();
+    assert!(!headers.contains("retry-after") && !headers.contains("retry-after-ms"));
+    assert_eq!(headers.get("x-should-retry").as_deref(), Some("false"));
+    assert!(headers.number("x-ratelimit-reset-requests") >= 86_400);
 }
 
 #[test]
@@ -124,7 +132,8 @@ fn a_quota_starts_anew_with_its_calendar_period() {
         );
         let headers = answer.headers();
         assert_eq!(headers.get("x-should-retry").as_deref(), Some("false"));
-        assert_eq!(headers.number("retry-after"), 10, "{per}");
+        assert!(!headers.contains("retry-after"), "{per}");
+        assert!(headers.number("x-ratelimit-reset-requests") <= 10, "{per}");
         process.clock().advance(seconds(9));
         assert!(!passes(&mut vm, &token), "{per}: a second too early");
         process.clock().advance(seconds(1));
