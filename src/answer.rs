@@ -145,15 +145,21 @@ impl Retry {
                 room_in,
                 ..
             }) => Self::TooLate(*room_in),
-            Refusal::Limit(reached) => match reached.room_in {
-                0..=MAX_SHORTENED => Self::Soon(reached.room_in.clamp(1, MAX_OBEYED)),
-                ..=MAX_WORTHWHILE => Self::Later(reached.room_in),
-                room_in => Self::TooLate(room_in),
-            },
+            Refusal::Limit(Reached { room_in, .. }) if *room_in <= MAX_SHORTENED => {
+                Self::soon((*room_in).max(1))
+            }
+            Refusal::Limit(Reached { room_in, .. }) if *room_in <= MAX_WORTHWHILE => {
+                Self::Later(*room_in)
+            }
+            Refusal::Limit(Reached { room_in, .. }) => Self::TooLate(*room_in),
             Refusal::Counters => Self::Soon(1_000),
-            Refusal::Keys { retry_in } => Self::Soon((*retry_in).clamp(1_000, MAX_OBEYED)),
+            Refusal::Keys { retry_in } => Self::soon((*retry_in).max(1_000)),
             _ => Self::Irrelevant,
         }
+    }
+
+    fn soon(millis: u64) -> Self {
+        Self::Soon(millis.min(MAX_OBEYED))
     }
 
     /// `x-should-retry` keeps the OpenAI SDKs from trying again on their own schedule.

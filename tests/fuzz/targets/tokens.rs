@@ -36,7 +36,7 @@ fn decide(bench: &mut Bench, token: &[u8]) -> String {
 pub(super) const CREDENTIAL: Target = Target {
     name: "credential",
     seeds: || {
-        let seeds: [&[u8]; 8] = [
+        let seeds: [&[u8]; 9] = [
             b"Bearer abc.def.ghi",
             b"bearer  t\nBearer t",
             b"Bearer t,Bearer t",

@@ -85,7 +85,7 @@ fn advice(code: Code) -> [&'static str; 2] {
             "A limit with reserve is smaller than what one call may use. Raise tokens, or have callers name max_tokens.",
         ],
         Code::RateLimitExceeded => [
-            "Wait for as long as retry-after says; the OpenAI SDKs do so by themselves.",
+            "Wait for as long as retry-after says; the OpenAI SDKs do so by themselves. Without it the wait is longer than 5 minutes.",
             "The application made all the calls of a limit's window. Raise calls, or count successes only.",
         ],
         Code::TokenLimitExceeded => [
@@ -93,7 +93,7 @@ fn advice(code: Code) -> [&'static str; 2] {
             "The application used all the tokens of a limit's window, or has reserved them.",
         ],
         Code::QuotaExceeded => [
-            "Wait for the next period: retry-after says how long.",
+            "Wait for the next period: x-ratelimit-reset-requests or -tokens says how long.",
             "The application has used up its quota of the calendar period.",
         ],
         Code::KeysUnavailable => [
