@@ -26,6 +26,8 @@ PASSES = (200, None)
 ALERTS = processes.ROOT / "envoy" / "compose" / "alerts.yaml"
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 WASM = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm"
+CEL = "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+FILE_LOG = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
 EXTENSION = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 # How long a gateway is attacked while something changes.
 SECONDS = 1.0
@@ -238,6 +240,15 @@ def test_g4_what_the_interlock_stops_is_answered_logged_and_counted(static):
 # What passes.
 
 
+def documents(name: str) -> list[dict]:
+    """A control plane's file."""
+    return list(yaml.safe_load_all((processes.ROOT / "envoy" / name).read_text()))
+
+
+def passed_log(gateway: Gateway) -> Path:
+    return gateway.directory / "passed.log"
+
+
 @pytest.fixture(scope="module")
 def gateway(stand_ins, module_directory):
     """The shipped listener, with WebSockets and preflights."""
@@ -246,6 +257,19 @@ def gateway(stand_ins, module_directory):
 
     def edit(config):
         connection_manager(config)["upgrade_configs"] = [{"upgrade_type": "websocket"}]
+        (policy,) = (one for one in documents("envoy-gateway.yaml") if one["kind"] == "SecurityPolicy")
+        expression = policy["spec"]["authorization"]["rules"][0]["cel"]
+        connection_manager(config)["access_log"].append(
+            {
+                "name": "passed",
+                "filter": {"extension_filter": {"name": "cel", "typed_config": {"@type": CEL, "expression": expression}}},
+                "typed_config": {
+                    "@type": FILE_LOG,
+                    "path": str(module_directory / "passes" / "passed.log"),
+                    "log_format": {"text_format_source": {"inline_string": "%REQ(X-REQUEST-ID)%\n"}},
+                },
+            }
+        )
 
     with Gateway(module_directory / "passes", stand_ins, policy, edit=edit) as running:
         yield running
@@ -303,3 +327,231 @@ def test_g4_report_mode_passes_the_interlock(start_gateway, stand_ins):
     gateway = start_gateway(stand_ins, shipped_policy(stand_ins, mode="report", log={"filter_state": []}))
     assert gateway.chat().verdict == PASSES
     assert gateway.chat(stand_ins.entra.mint(new_app(), key="foreign")).verdict == PASSES
+
+
+# The module comes and goes while callers without a token keep calling.
+
+
+def fitted(document: dict) -> dict:
+    """A listener as this Envoy's version takes it."""
+    fit({"static_resources": {"listeners": [document]}}, processes.envoy_version())
+    return document
+
+
+def put(file: Path, resources: list[dict]) -> None:
+    """Envoy reads a file when another is moved into its place."""
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps({"resources": resources}))
+    new.rename(file)
+
+
+def put_listeners(file: Path, documents: list[dict]) -> None:
+    put(file, [{"@type": LISTENER, **fitted(copy.deepcopy(document))} for document in documents])
+
+
+def attacked(gateway: Gateway, stand_ins, pair: dict[str, dict], during) -> tuple[Attack, Attack]:
+    """Attacks both listeners while something happens."""
+    tokens = attack_tokens(stand_ins)[:2]
+    with Attack(gateway, address(pair["guarded"]), tokens) as guarded:
+        with Attack(gateway, address(pair["control"]), tokens) as control:
+            during()
+    return guarded, control
+
+
+def assert_only_the_control_was_open(guarded: Attack, control: Attack, stand_ins_saw: int) -> None:
+    assert guarded.open == 0, guarded.verdicts
+    assert control.open > 0, "without the interlock this stands open"
+    assert stand_ins_saw == control.open, "what reached the backend came by the control"
+    assert guarded.verdicts[NOT_GUARDED] > 0
+    assert guarded.verdicts[401, "TokenNotPresent"] > 0, "and the module decided before or after"
+
+
+def decides(gateway: Gateway, document: dict) -> bool:
+    try:
+        return gateway.chat(connection=address(document)).verdict == (401, "TokenNotPresent")
+    except OSError:
+        return False
+
+
+def test_g4_a_module_taken_away_by_lds_lets_nothing_pass(start_gateway, stand_ins, directory):
+    """As when a policy is deleted: the control plane sends the listener without its filter."""
+    directory.mkdir(parents=True, exist_ok=True)
+    file, pair = directory / "listeners.json", {}
+
+    def edit(config):
+        pair.update(copies(config["static_resources"]["listeners"][0]))
+        put_listeners(file, list(pair.values()))
+        config["node"] = {"id": "test", "cluster": "test"}
+        config["dynamic_resources"] = {"lds_config": {"path_config_source": {"path": str(file)}}}
+
+    gateway = start_gateway(stand_ins, edit=edit)
+    wait_until(lambda: all(decides(gateway, one) for one in pair.values()), 20, "both listeners decide")
+    before = stand_ins.openai.count()
+
+    def during():
+        time.sleep(SECONDS / 2)
+        bare = copy.deepcopy(list(pair.values()))
+        for document in bare:
+            remove(document)
+        put_listeners(file, bare)
+        time.sleep(SECONDS)
+        put_listeners(file, list(pair.values()))
+        wait_until(lambda: all(decides(gateway, one) for one in pair.values()), 20, "they decide again")
+
+    guarded, control = attacked(gateway, stand_ins, pair, during)
+    assert_only_the_control_was_open(guarded, control, stand_ins.openai.count() - before)
+
+
+def by_discovery(file: Path, default: dict | None = None) -> dict:
+    """The module's filter by ECDS from a file."""
+    discovery = {
+        "config_source": {"path_config_source": {"path": str(file)}, "resource_api_version": "V3"},
+        "type_urls": [WASM],
+    }
+    if default:
+        discovery |= {"default_config": default, "apply_default_config_without_warming": True}
+    return {"name": "tollgate", "config_discovery": discovery}
+
+
+def extension(document: dict) -> dict:
+    """A listener's first filter, as ECDS carries it."""
+    return {"@type": EXTENSION, "name": "tollgate", "typed_config": manager_of(document)["http_filters"][0]["typed_config"]}
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["replaced", "late"])
+def test_g2_g4_a_module_that_ecds_replaces_or_brings_late_lets_nothing_pass(
+    start_gateway, stand_ins, directory, nothing_file, late
+):
+    """Another filter in its place for a while; or none that decides until the module is there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    file, pair, filters = directory / "extension.json", {}, {}
+
+    def edit(config):
+        ours = fitted(copy.deepcopy(config["static_resources"]["listeners"][0]))
+        other = copy.deepcopy(ours)
+        replace_module(nothing_file)(other)
+        filters.update(ours=extension(ours), other=extension(other))
+        put(file, [] if late else [filters["ours"]])
+        default = filters["other"]["typed_config"] if late else None
+        pair.update(copies(ours))
+        for document in pair.values():
+            manager_of(document)["http_filters"][0] = by_discovery(file, default)
+            config["static_resources"]["listeners"].append(document)
+        config["node"] = {"id": "test", "cluster": "test"}
+
+    gateway = start_gateway(stand_ins, edit=edit)
+    before = stand_ins.openai.count()
+
+    def during():
+        if not late:
+            wait_until(lambda: all(decides(gateway, one) for one in pair.values()), 20, "both listeners decide")
+            put(file, [filters["other"]])
+        time.sleep(SECONDS)
+        put(file, [filters["ours"]])
+        wait_until(lambda: all(decides(gateway, one) for one in pair.values()), 20, "both listeners decide")
+        time.sleep(SECONDS / 2)
+
+    guarded, control = attacked(gateway, stand_ins, pair, during)
+    assert_only_the_control_was_open(guarded, control, stand_ins.openai.count() - before)
+
+
+def test_g4_a_vm_that_dies_and_fails_open_lets_nothing_pass(stand_ins, directory, chaos_module, apart):
+    pair = {}
+
+    def edit(config):
+        found = plugin(config)
+        found["vm_config"]["code"]["local"]["filename"] = str(chaos_module)
+        found["failure_policy"] = "FAIL_OPEN"
+        pair.update(copies(config["static_resources"]["listeners"][0]))
+        config["static_resources"]["listeners"] += pair.values()
+
+    gateway = Gateway(directory, stand_ins, edit=edit, workers=1)
+    try:
+        before = stand_ins.openai.count()
+
+        def during():
+            time.sleep(SECONDS / 2)
+            gateway.chat(headers=[("x-tollgate-chaos", "trap")], connection=address(pair["guarded"]))
+            time.sleep(SECONDS)
+
+        guarded, control = attacked(gateway, stand_ins, pair, during)
+        # What meets the VM's death may get through as it is, on the control.
+        assert_only_the_control_was_open(guarded, control, stand_ins.openai.count() - before)
+    finally:
+        gateway.stop()
+
+
+# Listeners as the control planes send them.
+
+
+def shipped_by(name: str) -> dict:
+    """The interlock as a control plane's file has it."""
+    for document in documents(name):
+        if document["kind"] == "EnvoyPatchPolicy" and document["metadata"]["name"] == "interlock":
+            return document["spec"]["jsonPatches"][0]["operation"]["value"]
+        if document["kind"] == "EnvoyFilter":
+            return document["spec"]["configPatches"][-1]["patch"]["value"]
+    raise AssertionError(f"no interlock in {name}")
+
+
+def as_sent(config: dict, plane: str) -> dict:
+    """The data of tests/e2e/listeners, with this machine's module, policy and clusters."""
+    sent = yaml.safe_load((Path(__file__).parent / "listeners" / f"{plane}.yaml").read_text())
+    ours, manager = manager_of(config["static_resources"]["listeners"][0]), manager_of(sent)
+    interlock = shipped_by(f"{plane}.yaml")
+    for at, one in enumerate(manager["http_filters"]):
+        if one["name"] == "envoy.filters.http.router":
+            manager["http_filters"].insert(at, interlock)
+            break
+    manager["local_reply_config"] = ours["local_reply_config"]
+    module = manager["http_filters"][0]["typed_config"]["config"]
+    module["configuration"] = plugin(config)["configuration"]
+    module["vm_config"]["code"] = plugin(config)["vm_config"]["code"]
+    return sent
+
+
+@pytest.mark.parametrize("plane", ["envoy-gateway", "istio"])
+def test_g1_g3_g4_listeners_as_control_planes_send_them(start_gateway, stand_ins, plane):
+    """Envoy Gateway leaves its filter disabled and each route switches it on: one with a policy of its own does not.
+    Istio's filter is there for all routes, or for none when its WasmPlugin is deleted."""
+    sent, unguarded = {}, {}
+
+    def edit(config):
+        sent.update(copies(as_sent(config, plane)))
+        unguarded.update(sent if plane == "envoy-gateway" else copies(as_sent(config, plane), remove))
+        pairs = [sent] if plane == "envoy-gateway" else [sent, unguarded]
+        for number, pair in enumerate(pairs):
+            for document in pair.values():
+                document["name"] += f" {number}"
+                config["static_resources"]["listeners"].append(document)
+
+    gateway = start_gateway(stand_ins, edit=edit)
+    for document in sent.values():
+        assert gateway.chat(stand_ins.entra.mint(APP_CHAT), connection=address(document)).verdict == PASSES
+        assert gateway.chat(connection=address(document)).verdict == (401, "TokenNotPresent")
+
+    path = "/openai/replaced" if plane == "envoy-gateway" else "/openai/models"
+    guarded, control = (address(unguarded[kind]) for kind in ("guarded", "control"))
+    before = stand_ins.openai.count()
+    for token in attack_tokens(stand_ins):
+        for headers in Attack.TRIES:
+            seen = gateway.request("GET", path, token=token, headers=headers, connection=guarded)
+            assert seen.verdict == NOT_GUARDED
+    # Also without a route: what a probe sees.
+    assert gateway.request("GET", "/nowhere", connection=guarded).verdict == NOT_GUARDED
+    assert stand_ins.openai.count() == before
+    assert gateway.request("GET", path, connection=control).header(STAND_INS_MARK), "without the interlock it is open"
+    assert gateway.request("GET", "/nowhere", connection=control).status == 404
+
+
+def test_g4_envoy_gateways_own_authorization_has_the_same_condition(gateway, stand_ins):
+    """The expression of its SecurityPolicy, put to this Envoy as the filter of an access log."""
+    token = stand_ins.entra.mint(new_app())
+    passed = gateway.echo(token).json["headers"]
+    refused = gateway.chat().header("x-request-id")
+
+    def lines() -> list[str]:
+        return passed_log(gateway).read_text().splitlines() if passed_log(gateway).exists() else []
+
+    wait_until(lambda: dict(passed)["x-request-id"] in lines(), 5, "what passed is in the log")
+    assert refused not in lines()
