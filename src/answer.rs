@@ -152,7 +152,7 @@ impl Retry {
                 Self::Later(*room_in)
             }
             Refusal::Limit(Reached { room_in, .. }) => Self::TooLate(*room_in),
-            Refusal::Counters => Self::Soon(1_000),
+            Refusal::Counters | Refusal::Undecided => Self::Soon(1_000),
             Refusal::Keys { retry_in } => Self::soon((*retry_in).max(1_000)),
             _ => Self::Irrelevant,
         }

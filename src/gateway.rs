@@ -4,6 +4,7 @@
 //! as values; verdicts and callouts go out as values. Nothing here acts.
 
 mod reading;
+mod undecided;
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -31,6 +32,7 @@ use crate::time::Time;
 use crate::usage::BodyError;
 
 use reading::{Reading, is_tellable};
+use undecided::{Undecided, UndecidedSlot};
 
 /// Most requests that wait for keys at one time, in one VM.
 pub const MAX_WAITING: usize = 1_000;
@@ -45,6 +47,7 @@ pub struct Gateway {
     /// Names of the limits of `policy.apps`, in the same order; the default application's last.
     limits: Vec<Vec<NamedLimit>>,
     counters: CounterKeys,
+    undecided: Undecided,
     cache: TokenCache,
     tallies: Tallies,
 }
@@ -118,6 +121,10 @@ pub struct Read {
 #[derive(Debug)]
 pub struct Pending {
     caller: Caller,
+    /// The call's places in the limits that its head decided.
+    admission: Option<Admission>,
+    /// It counts as undecided as long as it has this.
+    slot: Option<UndecidedSlot>,
     asked: Asked,
     place: ModelPlace,
     /// The head names another deployment that the request runs.
@@ -168,8 +175,15 @@ pub enum Patience {
 enum Step {
     /// Nothing more decides.
     Admitted(Option<Admission>),
-    /// This caller's request is to be read on.
-    Body(Caller),
+    /// The request is to be read on.
+    Body(AwaitsBody),
+}
+
+/// What a request whose body decides has so far.
+struct AwaitsBody {
+    caller: Caller,
+    admission: Option<Admission>,
+    slot: UndecidedSlot,
 }
 
 /// Where they ended.
@@ -185,14 +199,22 @@ impl Pending {
         Told::undecided(Some(Rc::clone(self.caller.claims())), self.asked.clone())
     }
 
+    /// It will not be decided any more: answers what the call holds in limits, which is to be settled.
+    pub fn give_up(&mut self) -> Option<Admission> {
+        self.slot = None;
+        self.admission.take()
+    }
+
     fn new(
-        caller: Caller,
+        so_far: AwaitsBody,
         asked: Asked,
         operation: &Result<Operation<'_>, Unread>,
         head: &RequestHead<'_>,
     ) -> Self {
         Self {
-            caller,
+            caller: so_far.caller,
+            admission: so_far.admission,
+            slot: Some(so_far.slot),
             asked,
             place: reading::place(operation),
             runs_another: !head.image_deployments.is_empty(),
@@ -236,6 +258,7 @@ impl Gateway {
             issuers,
             limits,
             counters: CounterKeys::new(plugin),
+            undecided: Undecided::default(),
             cache: TokenCache::default(),
             tallies: Tallies::default(),
             policy,
@@ -273,14 +296,14 @@ impl Gateway {
         };
         let decided = match (step, policy.mode, patience) {
             (Ok(Step::Admitted(admission)), ..) => Ok(admission),
-            (Ok(Step::Body(caller)), ..) => {
+            (Ok(Step::Body(so_far)), ..) => {
                 return Verdict::Read(Read {
                     changes,
                     body: reading
                         .body
                         .unwrap_or_else(|| Box::new(RequestBody::new(headers, false))),
                     meter: reading.meter,
-                    pending: Pending::new(caller, asked, &operation, &head),
+                    pending: Pending::new(so_far, asked, &operation, &head),
                 });
             }
             (Err(Stop::Wait { issuer }), Mode::Enforce, Patience::Wait) => {
@@ -305,6 +328,8 @@ impl Gateway {
         let policy = Rc::clone(&self.policy);
         let Pending {
             caller,
+            admission,
+            slot: _,
             mut asked,
             place,
             runs_another,
@@ -326,11 +351,15 @@ impl Gateway {
         let asking = Asking {
             action: asked.action,
             deployment: reading::deployment(place, named, runs_another),
-            reserve: body.bound(asked.action),
-            looks: false,
+            reserve: Some(body.bound(asked.action)),
         };
-        let decided =
-            permitted.and_then(|()| self.count(app, claims.app_id, &asking, clock, store));
+        let decided = match permitted {
+            Ok(()) => self.count(app, claims.app_id, admission, &asking, clock, store),
+            Err(refusal) => {
+                self.release(admission, store);
+                Err(refusal)
+            }
+        };
         let subject = Subject {
             claims: Some(claims),
             asked,
@@ -380,12 +409,19 @@ impl Gateway {
         permit(app, operation, head)?;
         if reading::body_decides(app, head, operation, &policy) {
             // Else its head would go on, and the next one's, as long as their bodies do not end.
-            let looking = reading::looking(operation);
-            self.count(app, app_id, &looking, around.clock, around.store)?;
-            return Ok(Step::Body(admitted));
+            let most = policy.max_undecided;
+            let slot = self.undecided.enter(app_id, most);
+            let slot = slot.ok_or(Refusal::Undecided)?;
+            let asking = reading::asking_of_head(operation, head);
+            let admission = self.count(app, app_id, None, &asking, around.clock, around.store)?;
+            return Ok(Step::Body(AwaitsBody {
+                caller: admitted,
+                admission,
+                slot,
+            }));
         }
         let asking = reading::asking(operation, head);
-        let admission = self.count(app, app_id, &asking, around.clock, around.store)?;
+        let admission = self.count(app, app_id, None, &asking, around.clock, around.store)?;
         Ok(Step::Admitted(admission))
     }
 
@@ -488,33 +524,47 @@ impl Gateway {
         .map_err(|error| Refusal::Verify(error).into())
     }
 
-    /// Takes the call's place in every limit of its application.
+    /// Takes the call's place in every limit of its application that it is not in yet. `admission` is what it holds.
     fn count(
         &mut self,
         app: &App,
         app_id: Guid,
+        admission: Option<Admission>,
         asking: &Asking<'_>,
         clock: &dyn Fn() -> Time,
         store: &dyn SharedStore,
     ) -> Result<Option<Admission>, Refusal> {
         if !app.limits.iter().any(|limit| limit.is_for(asking)) {
-            return Ok(None);
+            return Ok(admission);
         }
         let listed = self.policy.apps.by_id.get(&app_id);
         let index = listed.copied().unwrap_or(self.policy.apps.listed.len());
         let limits = self.limits.get(index).ok_or(Refusal::Counters)?;
-        let key = match listed {
-            Some(_) => self.counters.listed(app_id),
-            None => self
-                .counters
-                .unlisted(store, app_id)
-                .map_err(|_| Refusal::Counters)?,
-        };
         let retries = &mut self.tallies.counter_retries;
-        match limits::admit(store, key, limits, asking, clock, retries) {
+        let admitted = if let Some(admission) = admission {
+            admission.extend(store, limits, asking, clock, retries)
+        } else {
+            let key = match listed {
+                Some(_) => self.counters.listed(app_id),
+                None => self
+                    .counters
+                    .unlisted(store, app_id)
+                    .map_err(|_| Refusal::Counters)?,
+            };
+            limits::admit(store, key, limits, asking, clock, retries)
+        };
+        match admitted {
             Ok(Admitted::Counted(admission)) => Ok(Some(admission)),
             Ok(Admitted::Reached(reached)) => Err(Refusal::Limit(reached)),
             Err(_) => Err(Refusal::Counters),
+        }
+    }
+
+    /// Gives back what a call that is refused holds in limits.
+    pub fn release(&mut self, admission: Option<Admission>, store: &dyn SharedStore) {
+        if let Some(admission) = admission {
+            // When the host fails the call stays counted, which errs on the side of the limit.
+            let _ = admission.release(store, &mut self.tallies.counter_retries);
         }
     }
 

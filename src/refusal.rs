@@ -67,6 +67,8 @@ pub enum Refusal {
     Limit(Reached),
     /// The counters could not be kept, so the limit cannot be either.
     Counters,
+    /// Too many requests of the application wait for their bodies.
+    Undecided,
     /// The keys cannot be had; milliseconds until the next try.
     Keys {
         /// Milliseconds until the provider is asked again.
@@ -184,7 +186,7 @@ impl Refusal {
                 (Window::Sliding { .. }, Measure::Tokens { .. }) => Code::TokenLimitExceeded,
                 (Window::Calendar(_), _) => Code::QuotaExceeded,
             },
-            Self::Counters => Code::RateLimitExceeded,
+            Self::Counters | Self::Undecided => Code::RateLimitExceeded,
             Self::Keys { .. } => Code::KeysUnavailable,
             Self::Host => Code::InternalError,
         }
@@ -290,6 +292,7 @@ impl fmt::Display for Refusal {
                 )
             }
             Self::Counters => formatter.write_str("shared data failed"),
+            Self::Undecided => formatter.write_str("too many requests wait for their bodies"),
             Self::Keys { retry_in } => {
                 write!(formatter, "no usable keys; next try in {retry_in} ms")
             }

@@ -8,6 +8,7 @@
     reason = "tests compute on their own constants"
 )]
 
+mod admission;
 mod common;
 
 use common::{

@@ -23,7 +23,7 @@ use tollgate::limits::{
     Admission, Admitted, Asking, CounterKeys, Deployment, MAX_UNLISTED, NamedLimit, ResponseStatus,
     Settlement, admit, name_limits,
 };
-use tollgate::policy::{Count, Limit, Measure, Scope, Window};
+use tollgate::policy::{Count, Deployments, Limit, Measure, Pattern, Scope, Window};
 use tollgate::store::{Expected, SharedStore, StoreError, Versioned, Written};
 use tollgate::time::Time;
 
@@ -41,6 +41,13 @@ const SLOT: u64 = MINUTE.div_ceil(60);
 enum Task {
     /// Asks to be admitted as an application, with so many tokens to reserve.
     Ask { app: u32, reserve: u64 },
+    /// Asks with its head alone, to be admitted with its body: see `Body`.
+    Head,
+    /// Asks with the body of its oldest call, if it has one, which names a limited deployment and reserves so
+    /// many tokens.
+    Body(u64),
+    /// Its oldest call, if it has one, is refused for its body.
+    Refused,
     /// Settles its oldest call, if it has one: status, and tokens used.
     Settle(u16, u64),
 }
@@ -109,10 +116,11 @@ impl SharedStore for Replay<'_> {
     }
 }
 
-/// Something that counts: for whom, since when, how much.
+/// Something that counts: for whom, in which limit, since when, how much.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     app: u32,
+    limit: usize,
     at: u64,
     amount: u64,
 }
@@ -126,7 +134,7 @@ struct Worker {
     /// What counted when it last read.
     seen: Vec<Entry>,
     /// Calls in flight, and where the ledger has them.
-    calls: Vec<(Admission, usize)>,
+    calls: Vec<(Admission, Vec<usize>)>,
     keys: CounterKeys,
 }
 
@@ -143,7 +151,7 @@ struct World {
 /// How a task ended.
 enum Ended {
     Asked(Admitted),
-    Settled(Option<usize>),
+    Settled(Option<Vec<usize>>),
 }
 
 /// What is tried.
@@ -173,8 +181,8 @@ impl Scenario {
         }
     }
 
-    fn amount(&self) -> u64 {
-        self.limits[0].limit.amount
+    fn amount(&self, limit: usize) -> u64 {
+        self.limits[limit].limit.amount
     }
 
     /// There may be no records left for both applications, one of which both workers may be about to make.
@@ -183,8 +191,8 @@ impl Scenario {
             .is_some_and(|others| others + 3 > MAX_UNLISTED)
     }
 
-    fn needed(&self, reserve: u64) -> u64 {
-        match self.limits[0].limit.measure {
+    fn needed(&self, limit: usize, reserve: u64) -> u64 {
+        match self.limits[limit].limit.measure {
             Measure::Calls => 1,
             Measure::Tokens { .. } => reserve,
         }
@@ -230,8 +238,7 @@ impl Scenario {
                 let asking = Asking {
                     action: None,
                     deployment: Deployment::Unknown,
-                    reserve,
-                    looks: false,
+                    reserve: Some(reserve),
                 };
                 let key = match self.unlisted {
                     Some(_) => keys.unlisted(&replay, app(number)),
@@ -243,16 +250,46 @@ impl Scenario {
                 })
                 .map(Ended::Asked)
             }
+            Task::Head => {
+                let asking = Asking {
+                    action: None,
+                    deployment: Deployment::InBody,
+                    reserve: None,
+                };
+                let (key, clock) = (keys.listed(app(0)), || replay.time());
+                admit(&replay, key, &self.limits, &asking, &clock, &mut retries).map(Ended::Asked)
+            }
+            Task::Body(reserve) => match worker.calls.first().cloned() {
+                None => Ok(Ended::Settled(None)),
+                Some((admission, _)) => {
+                    let asking = Asking {
+                        action: None,
+                        deployment: Deployment::Named("gpt-4o"),
+                        reserve: Some(reserve),
+                    };
+                    let clock = || replay.time();
+                    let limits = &self.limits;
+                    let extended = admission.extend(&replay, limits, &asking, &clock, &mut retries);
+                    extended.map(Ended::Asked)
+                }
+            },
+            Task::Refused => match worker.calls.first().cloned() {
+                None => Ok(Ended::Settled(None)),
+                Some((admission, entries)) => {
+                    let released = admission.release(&replay, &mut retries);
+                    released.map(|()| Ended::Settled(Some(entries)))
+                }
+            },
             Task::Settle(status, used) => match worker.calls.first().cloned() {
                 None => Ok(Ended::Settled(None)),
-                Some((admission, entry)) => {
+                Some((admission, entries)) => {
                     let settlement = Settlement {
                         status: ResponseStatus::Code(status),
                         tokens: used,
                     };
                     let clock = || replay.time();
                     let settled = admission.settle(&replay, &settlement, &clock, &mut retries);
-                    settled.map(|()| Ended::Settled(Some(entry)))
+                    settled.map(|()| Ended::Settled(Some(entries)))
                 }
             },
         };
@@ -294,28 +331,68 @@ impl Scenario {
         });
         match (task, ended) {
             (Task::Ask { app, reserve }, Ended::Asked(Admitted::Counted(admission))) => {
-                worker.calls.push((admission, world.ledger.len()));
+                worker.calls.push((admission, vec![world.ledger.len()]));
                 let at = at.expect("a call is admitted at some time");
-                let amount = self.needed(reserve);
-                world.ledger.push(Entry { app, at, amount });
+                let (limit, amount) = (0, self.needed(0, reserve));
+                world.ledger.push(Entry {
+                    app,
+                    limit,
+                    at,
+                    amount,
+                });
+            }
+            (Task::Head, ended @ Ended::Asked(_)) => {
+                self.enter(world, worker, CALL, ended);
+            }
+            (Task::Body(reserve), Ended::Asked(Admitted::Counted(admission))) => {
+                let (held, entries) = &mut worker.calls[0];
+                *held = admission;
+                entries.push(world.ledger.len());
+                world.ledger.push(Entry {
+                    app: 0,
+                    limit: 1,
+                    at: at.expect("a call is admitted at some time"),
+                    amount: self.needed(1, reserve),
+                });
+            }
+            (Task::Body(reserve), Ended::Asked(Admitted::Reached(_))) => {
+                let at = at.expect("a call is refused at some time");
+                let used = used(&worker.seen, 0, 1, at, SLOT);
+                let needed = self.needed(1, reserve);
+                assert!(
+                    used + needed > self.amount(1),
+                    "refused with room: {world:#?}"
+                );
+                for entry in worker.calls.remove(0).1 {
+                    world.ledger[entry].amount = 0;
+                }
+            }
+            (Task::Refused, Ended::Settled(Some(entries))) => {
+                worker.calls.remove(0);
+                for entry in entries {
+                    world.ledger[entry].amount = 0;
+                }
             }
             (Task::Ask { app, reserve }, Ended::Asked(Admitted::Reached(_))) => {
                 let at = at.expect("a call is refused at some time");
-                let used = used(&worker.seen, app, at, SLOT);
-                let needed = self.needed(reserve);
+                let used = used(&worker.seen, app, 0, at, SLOT);
+                let needed = self.needed(0, reserve);
                 assert!(
-                    used + needed > self.amount() || self.is_bound_near(),
+                    used + needed > self.amount(0) || self.is_bound_near(),
                     "refused with room: {world:#?}"
                 );
             }
-            (Task::Settle(status, tokens), Ended::Settled(Some(entry))) => {
+            (Task::Settle(status, tokens), Ended::Settled(Some(entries))) => {
                 worker.calls.remove(0);
-                let counted = self.limits[0].limit.count == Count::All || status == 200;
-                world.ledger[entry].amount = match self.limits[0].limit.measure {
-                    _ if !counted => 0,
-                    Measure::Calls => 1,
-                    Measure::Tokens { .. } => tokens,
-                };
+                for entry in entries {
+                    let limit = &self.limits[world.ledger[entry].limit].limit;
+                    let counted = limit.count == Count::All || status == 200;
+                    world.ledger[entry].amount = match limit.measure {
+                        _ if !counted => 0,
+                        Measure::Calls => 1,
+                        Measure::Tokens { .. } => tokens,
+                    };
+                }
             }
             (_, Ended::Settled(None)) => {}
             (task, _) => panic!("{task:?} ended as another"),
@@ -327,13 +404,10 @@ impl Scenario {
         // Where the last records are given away, a call that comes meanwhile may count in the one that the rest
         // shares.
         let more = u64::from(self.is_bound_near());
-        for app in 0..2 {
-            let used = used(&world.ledger, app, world.now, 0);
-            assert!(
-                used <= self.amount() + more,
-                "{used} of {}: {world:#?}",
-                self.amount()
-            );
+        for (app, limit) in self.apps_and_limits() {
+            let used = used(&world.ledger, app, limit, world.now, 0);
+            let amount = self.amount(limit);
+            assert!(used <= amount + more, "{used} of {amount}: {world:#?}");
         }
         if let Some(others) = self.unlisted {
             assert!(others + world.own_records() <= MAX_UNLISTED, "{world:#?}");
@@ -348,21 +422,23 @@ impl Scenario {
         if self.is_bound_near() {
             return;
         }
-        let probe = |app| Self {
+        let probe = |app, limit: usize| Self {
             tasks: vec![vec![Task::Ask { app, reserve: 1 }]],
-            limits: self.limits.clone(),
+            limits: vec![self.limits[limit].clone()],
             passing: Vec::new(),
             unlisted: self.unlisted,
             overwrites: self.overwrites,
         };
-        for app in 0..2 {
-            let left = |late| self.amount() - used(&world.ledger, app, world.now, late);
+        for (app, limit) in self.apps_and_limits() {
+            let left = |late| self.amount(limit) - used(&world.ledger, app, limit, world.now, late);
             let mut world = world.clone();
+            world.ledger.retain(|entry| entry.limit == limit);
+            world.ledger.iter_mut().for_each(|entry| entry.limit = 0);
             let before = world.ledger.len();
             loop {
                 let tried = world.ledger.len();
                 world.workers[0].done = 0;
-                while let Some(next) = probe(app).step(&world, 0) {
+                while let Some(next) = probe(app, limit).step(&world, 0) {
                     world = next;
                 }
                 if world.ledger.len() == tried {
@@ -375,6 +451,11 @@ impl Scenario {
                 "{free} are free: {world:#?}"
             );
         }
+    }
+
+    fn apps_and_limits(&self) -> impl Iterator<Item = (u32, usize)> {
+        let limits = self.limits.len();
+        (0..2).flat_map(move |app| (0..limits).map(move |limit| (app, limit)))
     }
 
     /// Every order from here: how many there are.
@@ -459,8 +540,9 @@ fn granted_key() -> String {
 }
 
 /// What counts of an application, if what is older than a window counts so much longer.
-fn used(ledger: &[Entry], app: u32, now: u64, late: u64) -> u64 {
-    let counts = |entry: &&Entry| entry.app == app && entry.at + MINUTE + late > now;
+fn used(ledger: &[Entry], app: u32, limit: usize, now: u64, late: u64) -> u64 {
+    let counts =
+        |entry: &&Entry| (entry.app, entry.limit) == (app, limit) && entry.at + MINUTE + late > now;
     ledger.iter().filter(counts).map(|entry| entry.amount).sum()
 }
 
@@ -561,6 +643,63 @@ fn r17_no_interleaving_admits_too_many_or_loses_one() {
         &told,
         true,
     );
+}
+
+/// A limit that the head decides, and one that waits for the body: the same rules hold in both, and a call that its
+/// body has refused is in neither.
+#[test]
+fn l9_no_interleaving_of_heads_and_bodies_admits_too_many_or_loses_one() {
+    let gpt = || Scope {
+        deployments: Some(Deployments(vec![Pattern::Exact("gpt-4o".to_owned())])),
+        ..Scope::default()
+    };
+    let in_body = |limit| Limit {
+        scope: gpt(),
+        ..limit
+    };
+    let success = || Count::Statuses(vec![200]);
+    let (good, bad) = (Task::Settle(200, 2), Task::Settle(500, 0));
+    let scenario = |limits: [Limit; 2], tasks: &[&[Task]]| Scenario {
+        limits: name_limits(&limits),
+        ..Scenario::new(limits[0].clone(), tasks)
+    };
+    let [head, body, refused] = [Task::Head, Task::Body(4), Task::Refused];
+    let scenarios = [
+        scenario(
+            [calls(2, Count::All), in_body(calls(1, Count::All))],
+            &[&[head, body, head], &[head, body, head]],
+        ),
+        scenario(
+            [calls(1, Count::All), in_body(calls(1, Count::All))],
+            &[&[head, refused, head, body], &[head, refused, head]],
+        ),
+        scenario(
+            [calls(2, success()), in_body(reserved(6))],
+            &[&[head, body, good, head], &[head, body, bad]],
+        ),
+        scenario(
+            [calls(2, success()), in_body(reserved(4))],
+            &[&[head, body], &[head, body], &[head, bad]],
+        ),
+        Scenario {
+            passing: vec![MINUTE + SLOT],
+            ..scenario(
+                [calls(1, Count::All), in_body(calls(1, Count::All))],
+                &[&[head, body], &[head, refused, head]],
+            )
+        },
+    ];
+    let orders: Vec<u128> = scenarios
+        .iter()
+        .map(|scenario| scenario.try_all(1_000))
+        .collect();
+    let told = format!(
+        "{} interleavings of {} scenarios, 0 over, 0 under, 0 lost",
+        orders.iter().sum::<u128>(),
+        orders.len()
+    );
+    println!("{told}: {orders:?}");
+    figure("R17", "the same, admitted in two steps", &told, true);
 }
 
 #[test]

@@ -96,18 +96,26 @@ pub(super) fn asking<'a>(
     Asking {
         action: known.map(|operation| operation.action),
         deployment: deployment(place(operation), named, runs_another),
-        reserve: 0,
-        looks: false,
+        reserve: Some(0),
     }
 }
 
-/// What limits need to know to say whether one is reached whatever the request's body says.
-pub(super) fn looking(operation: Asked<'_, '_>) -> Asking<'static> {
+/// What limits can know of a request before its body is read.
+pub(super) fn asking_of_head<'a>(
+    operation: &Result<Operation<'a>, Unread>,
+    head: &RequestHead<'_>,
+) -> Asking<'a> {
+    let asking = asking(operation, head);
+    let deployment = match (place(operation), asking.deployment) {
+        (ModelPlace::Body, Deployment::Unknown) if head.image_deployments.is_empty() => {
+            Deployment::InBody
+        }
+        (_, deployment) => deployment,
+    };
     Asking {
-        action: operation.as_ref().ok().map(|operation| operation.action),
-        deployment: Deployment::None,
-        reserve: 0,
-        looks: true,
+        deployment,
+        reserve: None,
+        ..asking
     }
 }
 

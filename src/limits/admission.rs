@@ -1,4 +1,7 @@
 //! A call's way through the limits of its application: admitted, then settled.
+//!
+//! A call whose body says more than its head is admitted in two steps: with the head to every limit that the head
+//! decides, and with the body to the rest. In the end it is in all of them or in none.
 
 use super::LimitId;
 use super::NamedLimit;
@@ -16,17 +19,14 @@ pub struct Asking<'a> {
     pub action: Option<Action>,
     /// Which deployment it runs.
     pub deployment: Deployment<'a>,
-    /// The most tokens that it may use.
-    pub reserve: u64,
-    /// Whether it is only asked whether there is room: nothing is counted.
-    pub looks: bool,
+    /// The most tokens that it may use; `None` until its body is read.
+    pub reserve: Option<u64>,
 }
 
 impl Asking<'_> {
     /// Whether it may run a model: one of the same action that stops a run or reads a result does not.
-    /// Who only looks does not know the deployment yet.
     fn runs_a_model(&self) -> bool {
-        self.looks || self.deployment != Deployment::None
+        self.deployment != Deployment::None
     }
 }
 
@@ -39,6 +39,8 @@ pub enum Deployment<'a> {
     None,
     /// One that is named where nobody here can see it.
     Unknown,
+    /// The one that its body names, which is not read yet.
+    InBody,
 }
 
 /// A call that was counted.
@@ -124,7 +126,9 @@ impl ResponseStatus {
     }
 }
 
-/// Counts a call against all limits of its application that are for it, or against none.
+/// Counts a call against all limits of its application that are for it, or against none. Limits that depend
+/// on a body that is not read yet are left to [`Admission::extend`]; of those that reserve tokens it is known that
+/// they have some left.
 ///
 /// The clock may tell the time of the request first. It is read again when another worker was later: a worker
 /// that was held up would look like a clock that was set back.
@@ -139,48 +143,29 @@ pub fn admit(
     clock: &dyn Fn() -> Time,
     retries: &mut u32,
 ) -> Result<Admitted, StoreError> {
-    if !limits.iter().any(|named| named.limit.is_for(asking)) {
-        let held = Vec::new();
-        return Ok(Admitted::Counted(Admission { key, held }));
-    }
-    let updated = store::update(store, &key, |value| {
-        let mut record = value.map(Record::decode).unwrap_or_default();
-        let mut now = clock();
-        if record.is_ahead_of(now) {
-            now = clock();
-        }
-        match take_all(&mut record, limits, asking, now) {
-            Ok(held) if asking.looks => (Ok(held), None),
-            Ok(held) => {
-                record.drop_finished(limits, now);
-                (Ok(held), Some(record.encode()))
-            }
-            // A clock that was set back must be written down, or the counts would stay in its
-            // future.
-            Err((reached, set_back)) => (Err(reached), set_back.then(|| record.encode())),
-        }
-    })?;
-    *retries = retries.saturating_add(updated.retries);
-    Ok(match updated.answer {
-        Ok(held) => Admitted::Counted(Admission { key, held }),
-        Err(reached) => Admitted::Reached(reached),
-    })
+    let admission = Admission {
+        key,
+        held: Vec::new(),
+    };
+    admission.extend(store, limits, asking, clock, retries)
 }
 
-/// Takes a place in every limit, or says which is reached and whether the clock was set back.
+/// Takes a place in every limit that is not held yet, or says which is reached and whether the clock was set
+/// back.
 fn take_all(
     record: &mut Record,
     limits: &[NamedLimit],
     asking: &Asking<'_>,
+    held: &[Held],
     now: Time,
 ) -> Result<Vec<Held>, (Reached, bool)> {
     let mut worst: Option<Reached> = None;
     let mut set_back = false;
-    let concerned = || limits.iter().filter(|named| named.limit.is_for(asking));
+    let concerned = || concerned(limits, asking, held);
     for NamedLimit { id, limit } in concerned() {
         let state = record.state(*id, limit.window);
         set_back |= state.advance(limit.window, now);
-        let needed = limit.takes(asking).max(1);
+        let needed = limit.takes(asking).unwrap_or_default().max(1);
         let standing = state.standing(limit.window, limit.amount, needed, now);
         let remaining = limit.amount.saturating_sub(standing.used);
         let never = needed > limit.amount;
@@ -207,22 +192,34 @@ fn take_all(
         return Err((reached, set_back));
     }
     let take = |NamedLimit { id, limit }: &NamedLimit| {
-        let amount = limit.takes(asking);
-        Held {
+        let amount = limit.takes(asking)?;
+        Some(Held {
             id: *id,
             window: limit.window,
             count: limit.count.clone(),
             measure: limit.measure,
             place: record.state(*id, limit.window).take(amount),
             amount,
-        }
+        })
     };
-    Ok(concerned().map(take).collect())
+    Ok(concerned().filter_map(take).collect())
+}
+
+/// The limits that a call has to have room in, and holds nothing of yet.
+fn concerned<'a>(
+    limits: &'a [NamedLimit],
+    asking: &Asking<'_>,
+    held: &[Held],
+) -> impl Iterator<Item = &'a NamedLimit> {
+    let is_held = |id: LimitId| held.iter().any(|held| held.id == id);
+    limits
+        .iter()
+        .filter(move |named| named.limit.is_for(asking) && !is_held(named.id))
 }
 
 impl Limit {
     /// Whether it is for a call. It is, unless the call is known to be none of those it names: what is
-    /// not known must not slip past it.
+    /// not known must not slip past it. Which deployments it names is nothing to a head that names none.
     pub(crate) fn is_for(&self, asking: &Asking<'_>) -> bool {
         let operation = asking.action.is_none_or(|action| {
             let named = self.scope.operations;
@@ -235,17 +232,17 @@ impl Limit {
                 .as_ref()
                 .is_none_or(|deployments| match asking.deployment {
                     Deployment::Named(name) => deployments.include(name),
-                    Deployment::None => false,
+                    Deployment::None | Deployment::InBody => false,
                     Deployment::Unknown => true,
                 });
         operation && deployment
     }
 
-    /// What a call takes of it when it is admitted.
-    fn takes(&self, asking: &Asking<'_>) -> u64 {
+    /// What a call takes of it when it is admitted; `None` until its body is read.
+    fn takes(&self, asking: &Asking<'_>) -> Option<u64> {
         match self.measure {
-            Measure::Calls => 1,
-            Measure::Tokens { reserve: false } => 0,
+            Measure::Calls => Some(1),
+            Measure::Tokens { reserve: false } => Some(0),
             Measure::Tokens { reserve: true } => asking.reserve,
         }
     }
@@ -259,6 +256,72 @@ enum Change {
 }
 
 impl Admission {
+    /// Counts an admitted call against the limits that are for it now that more is known, besides those that
+    /// it is in. Where one of them is reached, it gives back what it holds in the others.
+    ///
+    /// # Errors
+    /// The host failed, or other workers were always first: the caller must refuse. What the call holds then may
+    /// stay counted.
+    pub fn extend(
+        self,
+        store: &dyn SharedStore,
+        limits: &[NamedLimit],
+        asking: &Asking<'_>,
+        clock: &dyn Fn() -> Time,
+        retries: &mut u32,
+    ) -> Result<Admitted, StoreError> {
+        let Self { key, mut held } = self;
+        if concerned(limits, asking, &held).next().is_none() {
+            return Ok(Admitted::Counted(Self { key, held }));
+        }
+        let updated = store::update(store, &key, |value| {
+            let mut record = value.map(Record::decode).unwrap_or_default();
+            let mut now = clock();
+            if record.is_ahead_of(now) {
+                now = clock();
+            }
+            match take_all(&mut record, limits, asking, &held, now) {
+                Ok(taken) if taken.is_empty() => (Ok(taken), None),
+                Ok(taken) => {
+                    record.drop_finished(limits, now);
+                    (Ok(taken), Some(record.encode()))
+                }
+                Err((reached, set_back)) => {
+                    give_back_all(&mut record, &held);
+                    // A clock that was set back must be written down, or the counts would stay in its
+                    // future.
+                    let changed = set_back || !held.is_empty();
+                    (Err(reached), changed.then(|| record.encode()))
+                }
+            }
+        })?;
+        *retries = retries.saturating_add(updated.retries);
+        Ok(match updated.answer {
+            Ok(taken) => {
+                held.extend(taken);
+                Admitted::Counted(Self { key, held })
+            }
+            Err(reached) => Admitted::Reached(reached),
+        })
+    }
+
+    /// Gives back all that a call holds which was refused after it was counted, whatever its limits count.
+    ///
+    /// # Errors
+    /// The host failed; what the call holds then stays counted.
+    pub fn release(self, store: &dyn SharedStore, retries: &mut u32) -> Result<(), StoreError> {
+        if self.held.iter().all(|held| held.amount == 0) {
+            return Ok(());
+        }
+        let updated = store::update(store, &self.key, |value| {
+            let mut record = value.map(Record::decode).unwrap_or_default();
+            give_back_all(&mut record, &self.held);
+            ((), Some(record.encode()))
+        })?;
+        *retries = retries.saturating_add(updated.retries);
+        Ok(())
+    }
+
     /// Settles a call that has ended: gives its places back where the answer does not count, and
     /// charges the tokens that it used.
     ///
@@ -325,6 +388,14 @@ impl Admission {
     #[must_use]
     pub fn counts_tokens(&self) -> bool {
         self.held.iter().any(|held| held.measure != Measure::Calls)
+    }
+}
+
+fn give_back_all(record: &mut Record, all: &[Held]) {
+    for held in all {
+        if let Some(state) = record.known(held.id) {
+            state.give_back(held.place, held.amount);
+        }
     }
 }
 

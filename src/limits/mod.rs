@@ -147,8 +147,7 @@ mod tests {
     const CALL: Asking<'_> = Asking {
         action: None,
         deployment: Deployment::Unknown,
-        reserve: 0,
-        looks: false,
+        reserve: Some(0),
     };
 
     const MINUTE: Window = Window::Sliding { millis: 60_000 };

@@ -18,6 +18,10 @@ const SMALLEST: &str = concat!(
     r#""audiences": ["https://cognitiveservices.azure.com"], "cluster": "entra"}]}"#
 );
 
+/// Requests of one application and worker that may wait for their bodies unless the policy says otherwise: well
+/// below the 1,024 requests that Envoy's circuit breaker lets be under way to a cluster by default.
+const MAX_UNDECIDED: usize = 256;
+
 static POLICY: Shape = Shape {
     example: SMALLEST,
     keys: &[
@@ -33,6 +37,7 @@ static POLICY: Shape = Shape {
         "mode",
         "usage",
         "log",
+        "max_undecided",
     ],
     refused: &[],
 };
@@ -78,6 +83,7 @@ fn read_policy(root: &Node<'_>) -> Read<Policy> {
     let mode = mode(&members);
     let usage = usage(&members, &apps);
     let log = log(&members);
+    let max_undecided = max_undecided(&members);
     defined?;
     Ok(Policy {
         issuers: issuers?,
@@ -90,6 +96,7 @@ fn read_policy(root: &Node<'_>) -> Read<Policy> {
         mode: mode?,
         usage: usage?,
         log: log?,
+        max_undecided: max_undecided?,
     })
 }
 
@@ -100,6 +107,13 @@ fn cors_preflight(policy: &Members<'_>) -> Read<CorsPreflight> {
     ];
     policy.or("cors_preflight", CorsPreflight::Check, |node| {
         node.choice(&choices)
+    })
+}
+
+fn max_undecided(policy: &Members<'_>) -> Read<usize> {
+    policy.or("max_undecided", MAX_UNDECIDED, |node| {
+        let most = node.integer(1..=10_000)?;
+        usize::try_from(most).map_err(|_| node.expected("a number"))
     })
 }
 

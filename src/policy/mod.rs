@@ -55,6 +55,8 @@ pub struct Policy {
     pub usage: UsageReading,
     /// What is told about each request.
     pub log: Log,
+    /// How many requests of one application and worker may wait for their body's decision.
+    pub max_undecided: usize,
 }
 
 /// One trusted issuer: a tenant of Entra ID or another provider.

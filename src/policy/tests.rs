@@ -259,6 +259,7 @@ fn defaults_of_the_other_keys() {
     };
     assert_eq!(policy.forward, forward);
     assert_eq!(policy.mode, Mode::Enforce);
+    assert_eq!(policy.max_undecided, 256);
     let usage = UsageReading {
         read: true,
         stream_options: StreamOptions::Keep,
@@ -702,7 +703,7 @@ fn no_header_that_carries_the_request_can_be_set() {
 fn the_remaining_keys() {
     let policy = parse(&top(
         r#""public_paths": ["/", "/status", "/health/*", "/ready*", "/.well-known/a"],
-        "cors_preflight": "pass", "mode": "report",
+        "cors_preflight": "pass", "mode": "report", "max_undecided": 10000,
         "log": {"requests": false, "filter_state": ["app_id", "code", "app_id"]}"#,
     ));
     assert_eq!(
@@ -717,6 +718,7 @@ fn the_remaining_keys() {
     );
     assert_eq!(policy.cors_preflight, CorsPreflight::Pass);
     assert_eq!(policy.mode, Mode::Report);
+    assert_eq!(policy.max_undecided, 10_000);
     assert!(!policy.log.requests);
     let fields = [FilterStateField::AppId, FilterStateField::Code];
     assert_eq!(policy.log.filter_state, fields);

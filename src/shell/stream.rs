@@ -264,6 +264,11 @@ impl Stream {
         false
     }
 
+    /// Ends a decision that waited for the body: answers what the call holds in limits.
+    fn give_up(&self) -> Option<Admission> {
+        with(&self.pending, Pending::give_up).flatten()
+    }
+
     fn refuse(&self, plugin: &Plugin, refuse: Refuse) {
         let code = refuse.refusal.code();
         log::debug!("refused: {}", refuse.refusal);
@@ -300,6 +305,9 @@ impl Stream {
     /// Answers what cannot be decided, or not carried out: the host refused something, and nothing passes.
     fn answer_broken(&self, plugin: &Plugin) {
         log::error!("{}: compare its allowed_capabilities", Refusal::Host);
+        if let Ok(mut gateway) = plugin.gateway.try_borrow_mut() {
+            gateway.release(self.give_up(), &*plugin.store);
+        }
         let Told { claims, asked, .. } = self.ended(plugin);
         let refuse = Refuse {
             refusal: Refusal::Host,
@@ -388,6 +396,7 @@ impl Stream {
     fn see_early_answer(&self, plugin: &Plugin, status: Option<u16>) -> bool {
         if status.is_some_and(|status| status >= 400) {
             self.phase.set(Phase::Gone);
+            put(&self.admission, self.give_up());
             return true;
         }
         self.decide_on_body(plugin)
@@ -479,7 +488,7 @@ impl Stream {
 
     /// Gives back, and charges, what the call took in limits.
     fn settle_calls(&self, plugin: &Plugin) {
-        if let Some(admission) = take(&self.admission)
+        if let Some(admission) = take(&self.admission).or_else(|| self.give_up())
             && let Ok(mut gateway) = plugin.gateway.try_borrow_mut()
         {
             let settlement = Settlement {

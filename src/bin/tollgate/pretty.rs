@@ -6,7 +6,7 @@ use serde_json::Value;
 use tollgate::json;
 
 /// Keys in the order in which people look for them; others follow by the alphabet.
-const ORDER: [&str; 56] = [
+const ORDER: [&str; 57] = [
     "issuers",
     "api_keys",
     "roles",
@@ -63,6 +63,7 @@ const ORDER: [&str; 56] = [
     "usage",
     "log",
     "requests",
+    "max_undecided",
 ];
 
 /// A policy, or a part of one.

@@ -26,8 +26,7 @@ fn asking(reserve: u64) -> Asking<'static> {
     Asking {
         action: Some(Action::ChatCompletions),
         deployment: Deployment::Named("gpt-4o"),
-        reserve,
-        looks: false,
+        reserve: Some(reserve),
     }
 }
 
@@ -282,8 +281,7 @@ fn a_limit_is_for_what_it_names_and_for_what_nobody_knows() {
         let asking = Asking {
             action,
             deployment,
-            reserve: 0,
-            looks: false,
+            reserve: Some(0),
         };
         bench.ask(&asking).unwrap();
         assert_eq!(
@@ -307,13 +305,13 @@ fn a_limit_is_for_what_it_names_and_for_what_nobody_knows() {
     bench.ask(&cancelling).unwrap();
     assert!(bench.ask(&asking(5)).is_err());
     // Before the body is read, nothing is known of the deployment.
-    let looking = Asking {
-        looks: true,
+    let in_body = Asking {
+        deployment: Deployment::InBody,
         ..cancelling
     };
     let used_up = Bench::new(&[tokens(1, false, WINDOW)]);
     used_up.used(used_up.ask(&asking(0)).unwrap(), 1);
-    assert!(used_up.ask(&looking).is_err());
+    assert!(used_up.ask(&in_body).is_err());
     used_up.ask(&cancelling).unwrap();
 }
 

@@ -124,14 +124,14 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
         top,
         r#""colour": 1"#,
         &[
-            "colour: unknown key; the keys here are issuers, api_keys, apps, default_app, roles, public_paths, cors_preflight, forward, responses, mode, usage, log",
+            "colour: unknown key; the keys here are issuers, api_keys, apps, default_app, roles, public_paths, cors_preflight, forward, responses, mode, usage, log, max_undecided",
         ],
     ),
     (
         top,
         r#""ratelimits\n": 1"#,
         &[
-            r#"["ratelimits\n"]: unknown key; the keys here are issuers, api_keys, apps, default_app, roles, public_paths, cors_preflight, forward, responses, mode, usage, log"#,
+            r#"["ratelimits\n"]: unknown key; the keys here are issuers, api_keys, apps, default_app, roles, public_paths, cors_preflight, forward, responses, mode, usage, log, max_undecided"#,
         ],
     ),
     // Issuers.
@@ -1053,6 +1053,26 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
         top,
         r#""cors_preflight": true"#,
         &[r#"cors_preflight: expected "check" or "pass", found a boolean"#],
+    ),
+    (
+        top,
+        r#""max_undecided": 0"#,
+        &["max_undecided: 0 is out of range; write a whole number from 1 to 10000"],
+    ),
+    (
+        top,
+        r#""max_undecided": 10001"#,
+        &["max_undecided: 10001 is out of range; write a whole number from 1 to 10000"],
+    ),
+    (
+        top,
+        r#""max_undecided": 1.5"#,
+        &["max_undecided: 1.5 is not a whole number; write a whole number from 1 to 10000"],
+    ),
+    (
+        top,
+        r#""max_undecided": true"#,
+        &["max_undecided: expected a number from 1 to 10000, found a boolean"],
     ),
     // Forwarding.
     (

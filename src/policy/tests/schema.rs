@@ -103,6 +103,7 @@ fn definitions() -> Vec<(&'static str, Value)> {
                     "mode": choice(&["enforce", "report"]),
                     "usage": reference("usage"),
                     "log": reference("log"),
+                    "max_undecided": whole_number(1, 10_000),
                 }),
             ),
         ),

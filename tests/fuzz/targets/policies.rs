@@ -41,6 +41,7 @@ fn policies() -> [Value; 7] {
         "mode": "report",
         "usage": { "read": true, "stream_options": "inject" },
         "log": { "requests": false, "filter_state": ["code"] },
+        "max_undecided": 8,
     });
     [
         json!({ "issuers": [smallest] }),

@@ -57,8 +57,7 @@ fn ask(store: &MemoryStore, limits: &[NamedLimit], now: u64) -> Admitted {
     let asking = Asking {
         action: None,
         deployment: Deployment::None,
-        reserve: 30,
-        looks: false,
+        reserve: Some(30),
     };
     let clock = || Time::from_millis(now);
     admit(store, KEY.to_owned(), limits, &asking, &clock, &mut 0).unwrap()

@@ -1,6 +1,7 @@
 //! What the built module does in a second proxy-wasm host: one topic a file, one binary.
 
 mod abilities;
+mod admission;
 mod answers;
 mod artifact;
 mod bodies;

@@ -89,6 +89,7 @@ fn complete_root(root: &mut Map<String, Value>, policy: &Policy) {
                 .map(|field| field_name(*field).trim_start_matches("tollgate."))
                 .collect::<Vec<_>>(),
         },
+        "max_undecided": policy.max_undecided,
     });
     for (name, default) in defaults.as_object().into_iter().flatten() {
         match root.get_mut(name) {

@@ -284,6 +284,7 @@ fn stage_of(refusal: &Refusal, facts: &Facts<'_>) -> Stage {
         | Refusal::ContentEncoding
         | Refusal::Limit(_)
         | Refusal::Counters
+        | Refusal::Undecided
         | Refusal::Host => Stage::Limits,
     }
 }

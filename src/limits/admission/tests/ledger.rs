@@ -45,6 +45,10 @@ impl For {
     }
 }
 
+fn reserve(asking: &Asking<'_>) -> u64 {
+    asking.reserve.expect("the whole request is known")
+}
+
 /// One limit, and everything that was ever counted in it.
 struct Ledger {
     limit: Limit,
@@ -79,7 +83,7 @@ impl Ledger {
 
     fn needed(&self, asking: &Asking<'_>) -> u64 {
         match self.limit.measure {
-            Measure::Tokens { reserve: true } => asking.reserve.max(1),
+            Measure::Tokens { reserve: true } => reserve(asking).max(1),
             Measure::Tokens { reserve: false } | Measure::Calls => 1,
         }
     }
@@ -93,7 +97,7 @@ impl Ledger {
         assert!(self.has_room(asking, now, 0), "admitted without room");
         let held = match self.limit.measure {
             Measure::Calls => 1,
-            Measure::Tokens { reserve } => asking.reserve * u64::from(reserve),
+            Measure::Tokens { reserve: reserves } => reserve(asking) * u64::from(reserves),
         };
         self.entries.push((now, held));
         self.since = 0;
@@ -243,7 +247,7 @@ impl Books {
         }
         let index = usize::try_from(self.random.below(in_flight)).unwrap();
         let call = self.in_flight.swap_remove(index);
-        let most = call.asking.reserve * if self.honest { 1 } else { 2 };
+        let most = reserve(&call.asking) * if self.honest { 1 } else { 2 };
         let used = self.random.below(most + 1);
         let settlement = Settlement {
             status: self.any(&[Code(200), Code(200), Code(500), Absent, Unknown]),
@@ -260,8 +264,7 @@ impl Books {
         Asking {
             action: self.any(&[chat, chat, embeddings, None, Some(Action::ModelsRead)]),
             deployment: self.any(&[gpt, gpt, o1, Deployment::None, Deployment::Unknown]),
-            reserve: self.any(&[usual, usual, usual, usual, usual, 0, 5_000]),
-            looks: false,
+            reserve: Some(self.any(&[usual, usual, usual, usual, usual, 0, 5_000])),
         }
     }
 
