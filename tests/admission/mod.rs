@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tollgate::body::RequestBody;
 use tollgate::gateway::{Patience, Pending, Verdict};
-use tollgate::metering::Used;
+use tollgate::limits::{ResponseStatus, Settlement};
 use tollgate::refusal::{Code, Refusal};
 use tollgate::request::HeaderMap;
 use tollgate::time::Time;
@@ -23,7 +23,7 @@ struct Head {
 
 impl Bench {
     /// The head of a request of this application.
-    fn head(&mut self, app: &str) -> Result<Head, Verdict> {
+    fn head(&mut self, app: &str) -> Result<Head, Box<Verdict>> {
         let token = SIGNER.token(&with(v1_claims(), &json!({ "appid": app })));
         let authorization = format!("Bearer {token}");
         let headers = [
@@ -42,7 +42,7 @@ impl Bench {
                 pending: read.pending,
                 body: read.body,
             }),
-            decided => Err(decided),
+            decided => Err(Box::new(decided)),
         }
     }
 
@@ -57,9 +57,13 @@ impl Bench {
     /// The caller leaves, or an error comes with this status.
     fn give_up(&mut self, mut head: Head, status: Option<u16>) {
         let now = Time::from_millis(self.now);
+        let settlement = Settlement {
+            status: status.map_or(ResponseStatus::Absent, ResponseStatus::Code),
+            tokens: 0,
+        };
         if let Some(admission) = head.pending.give_up() {
             self.gateway
-                .settle(admission, status, Used::Nothing, &|| now, &*self.store);
+                .settle(admission, settlement, &|| now, &*self.store);
         }
     }
 
@@ -167,7 +171,7 @@ fn l9_undecided_requests_are_bounded_for_each_application() {
         &json!({ "max_undecided": 3 }),
     );
     let mut heads: Vec<Head> = (0..3).map(|_| bench.head(APP).unwrap()).collect();
-    let Err(Verdict::Refuse(refuse)) = bench.head(APP) else {
+    let Some(Verdict::Refuse(refuse)) = bench.head(APP).err().map(|verdict| *verdict) else {
         panic!("a fourth is undecided")
     };
     assert_eq!(refuse.refusal, Refusal::Undecided);
@@ -192,7 +196,7 @@ fn l9_report_mode_denies_nothing() {
     let top = json!({ "max_undecided": 1, "mode": "report" });
     let mut bench = bench(&json!({}), &top);
     let head = bench.head(APP).unwrap();
-    let Err(Verdict::Allow(allow)) = bench.head(APP) else {
+    let Some(Verdict::Allow(allow)) = bench.head(APP).err().map(|verdict| *verdict) else {
         panic!("it passes")
     };
     assert_eq!(allow.would_refuse, Some(Refusal::Undecided));
