@@ -474,11 +474,11 @@ fn a_keys_own_algorithm_is_the_only_one() {
 }
 
 #[test]
-fn required_claims_are_matched() {
+fn c8_required_claims_are_matched_and_split_only_where_asked() {
     let mut claims = with(
         v1_claims(),
         &json!({
-            "scp": "Read Write", "groups": ["g1", "g2"], "mfa": true, "level": 3, "more": { "a": 1 },
+            "scp": "Read Write", "scope": "chat files", "department": "Not Finance", "groups": ["g1", "g2"], "mfa": true, "level": 3, "more": { "a": 1 },
         }),
     );
     claims["nothing"] = Value::Null;
@@ -506,6 +506,19 @@ fn required_claims_are_matched() {
             json!({ "name": "scp", "values": ["Read"], "separator": "," }),
             Some(TokenClaimValueNotAllowed),
         ),
+        (
+            json!({ "name": "department", "values": ["Finance"] }),
+            Some(TokenClaimValueNotAllowed),
+        ),
+        (
+            json!({ "name": "department", "values": ["Not Finance"] }),
+            None,
+        ),
+        (
+            json!({ "name": "department", "values": ["Finance"], "separator": " " }),
+            None,
+        ),
+        (json!({ "name": "scope", "values": ["chat"] }), None),
         (json!({ "name": "mfa", "values": ["true"] }), None),
         (
             json!({ "name": "mfa", "values": ["false"] }),
@@ -547,7 +560,7 @@ fn guids_compare_without_case() {
     let mut document = policy(&json!({}));
     document["issuers"][0]["audiences"] = json!([ID.to_uppercase(), "api://a"]);
     document["issuers"][0]["required_claims"] =
-        json!([{ "name": "groups", "values": [ID.to_uppercase(), "Readers"] }]);
+        json!([{ "name": "groups", "values": [ID.to_uppercase(), "Readers"], "separator": " " }]);
     let mut bench = Bench::new(&document);
     let list = format!("Readers {ID}");
     for (aud, groups, expected) in [

@@ -55,6 +55,50 @@ fn sample_policies_are_good() {
     assert!(samples >= 2, "{samples} samples");
 }
 
+const AZURE: [&str; 2] = [
+    "https://cognitiveservices.azure.com",
+    "https://ai.azure.com",
+];
+
+/// Microsoft's pages ask for tokens of either audience, and no token of theirs has an app role of somebody else.
+#[test]
+fn c1_c7_examples_for_azure_have_both_audiences_and_ask_for_no_role() {
+    let mut found = 0;
+    for path in documents() {
+        for block in blocks(&fs::read_to_string(&path).unwrap(), "json") {
+            for issuer in Policy::parse(block.as_bytes()).unwrap().issuers {
+                let of_azure = |audience: &&str| issuer.audiences.iter().any(|one| one == audience);
+                let count = AZURE.iter().filter(|audience| of_azure(audience)).count();
+                assert!(
+                    count == 0 || count == AZURE.len(),
+                    "{}: {block}",
+                    path.display()
+                );
+                let asks_for_roles = issuer
+                    .required_claims
+                    .iter()
+                    .any(|claim| claim.name == "roles");
+                assert!(count == 0 || !asks_for_roles, "{}: {block}", path.display());
+                found += count;
+            }
+        }
+    }
+    assert!(found >= 10, "{found}");
+    for entry in fs::read_dir(root().join("envoy")).unwrap() {
+        let path = entry.unwrap().path();
+        let Some("json" | "yaml") = path.extension().and_then(|extension| extension.to_str())
+        else {
+            continue;
+        };
+        let text = fs::read_to_string(&path).unwrap();
+        for line in text.lines().filter(|line| line.contains("audiences")) {
+            for audience in AZURE {
+                assert!(line.contains(audience), "{}: {line}", path.display());
+            }
+        }
+    }
+}
+
 #[test]
 fn the_shipped_policy_is_good() {
     let envoy = read("envoy/envoy.yaml");

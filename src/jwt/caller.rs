@@ -140,7 +140,7 @@ fn check_required(claims: &Claims, required: &RequiredClaim) -> Result<(), Claim
     let Some(value) = value.filter(|value| !matches!(value, Value::Null)) else {
         return Err(ClaimRefusal::ClaimNotFound(required.name.clone()));
     };
-    let holds = |wanted: &String| holds(value, wanted, &required.separator);
+    let holds = |wanted: &String| holds(value, wanted, required.separator.as_deref());
     let satisfied = required.values.is_empty()
         || match required.matching {
             ClaimMatch::All => required.values.iter().all(holds),
@@ -155,11 +155,12 @@ fn check_required(claims: &Claims, required: &RequiredClaim) -> Result<(), Claim
 
 /// Whether a claim holds a value: as an element of an array, as a part of a separated string,
 /// or as the whole of either.
-fn holds(claim: &Value<'_>, wanted: &str, separator: &str) -> bool {
+fn holds(claim: &Value<'_>, wanted: &str, separator: Option<&str>) -> bool {
+    let is_part = |text: &str| {
+        separator.is_some_and(|separator| text.split(separator).any(|part| same_text(wanted, part)))
+    };
     match claim {
-        Value::String(text) => {
-            same_text(wanted, text) || text.split(separator).any(|part| same_text(wanted, part))
-        }
+        Value::String(text) => same_text(wanted, text) || is_part(text),
         Value::Array(values) => values
             .iter()
             .any(|value| value.as_str().is_some_and(|text| same_text(wanted, text))),

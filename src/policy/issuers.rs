@@ -275,13 +275,22 @@ fn required_claim(node: &Node<'_>) -> Read<RequiredClaim> {
     let matching = members.or("match", ClaimMatch::All, |node| {
         node.choice(&[("all", ClaimMatch::All), ("any", ClaimMatch::Any)])
     });
-    let separator = members.or("separator", " ".to_owned(), separator);
+    let separator = members.optional("separator", separator);
+    let name = name?;
+    let separator = separator?.or_else(|| default_separator(&name).map(str::to_owned));
     Ok(RequiredClaim {
-        name: name?,
+        name,
         values: values?,
         matching: matching?,
-        separator: separator?,
+        separator,
     })
+}
+
+/// What splits a claim that is one text, unless the policy says so: scopes are words with spaces between (RFC 8693 section
+/// 4.2; `scp` of Entra ID). Any other text is one value: people choose names such as "Not Finance".
+#[must_use]
+pub fn default_separator(claim: &str) -> Option<&'static str> {
+    matches!(claim, "scp" | "scope").then_some(" ")
 }
 
 fn separator(node: &Node<'_>) -> Read<String> {

@@ -31,6 +31,7 @@ use crate::roles::Permissions;
 use crate::url::Url;
 
 pub use error::{PolicyError, PolicyErrors};
+pub use issuers::default_separator;
 
 /// A valid policy.
 #[derive(Debug)]
@@ -152,8 +153,8 @@ pub struct RequiredClaim {
     pub values: Vec<String>,
     /// Whether all or any of the values are wanted.
     pub matching: ClaimMatch,
-    /// Splits a string claim into values. Never empty.
-    pub separator: String,
+    /// Splits a string claim into values, where it is one of several. Never empty.
+    pub separator: Option<String>,
 }
 
 /// How many of the wanted values a claim must hold.

@@ -145,13 +145,23 @@ impl<'a> Node<'a> {
     }
 
     /// A whole number. `1e3` is one: a gateway that passes the policy as a structure holds
-    /// every number as a double and may write it so.
+    /// every number as a double and may write it so. So is text of digits: Envoy writes integers of YAML from 2^31 on
+    /// as text into a structure.
     pub(super) fn integer(&self, range: RangeInclusive<u64>) -> Read<u64> {
         let (least, most) = (range.start(), range.end());
+        let remedy = || format!("write a whole number from {least} to {most}");
+        if let Some(digits) = self.value.as_str()
+            && !digits.is_empty()
+            && digits.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            let value = digits.parse().ok();
+            return value
+                .filter(|value| range.contains(value))
+                .ok_or_else(|| self.note(format!("{} is out of range", quoted(digits)), remedy()));
+        }
         let Value::Number(number) = self.value else {
             return Err(self.expected(&format!("a number from {least} to {most}")));
         };
-        let remedy = || format!("write a whole number from {least} to {most}");
         if number.as_f64().is_some_and(|value| value.fract() != 0.0) {
             return Err(self.note(format!("{number} is not a whole number"), remedy()));
         }

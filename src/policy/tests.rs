@@ -401,15 +401,84 @@ fn issuers_other_than_entra() {
         name: "scope".to_owned(),
         values: texts(&["read", "write"]),
         matching: ClaimMatch::Any,
-        separator: ",".to_owned(),
+        separator: Some(",".to_owned()),
     };
     let roles = RequiredClaim {
         name: "roles".to_owned(),
         values: Vec::new(),
         matching: ClaimMatch::All,
-        separator: " ".to_owned(),
+        separator: None,
     };
     assert_eq!(issuer.required_claims, [scope, roles]);
+}
+
+#[test]
+fn c8_only_scopes_are_split_without_being_told() {
+    for (claim, separator) in [
+        (r#"{"name": "scp", "values": ["a"]}"#, Some(" ")),
+        (r#"{"name": "scope", "values": ["a"]}"#, Some(" ")),
+        (r#"{"name": "scp", "separator": ","}"#, Some(",")),
+        (r#"{"name": "SCP", "values": ["a"]}"#, None),
+        (r#"{"name": "scopes", "values": ["a"]}"#, None),
+        (r#"{"name": "department", "values": ["a"]}"#, None),
+        (r#"{"name": "department", "separator": " "}"#, Some(" ")),
+    ] {
+        let issuer = one_issuer(&source(&format!(
+            r#""issuers": ["https://a/"], "jwks_uri": "https://a/keys", "cluster": "idp",
+            "required_claims": [{claim}]"#
+        )));
+        let found = issuer.required_claims[0].separator.as_deref();
+        assert_eq!(found, separator, "{claim}");
+    }
+}
+
+#[test]
+fn o7_integers_are_taken_as_text_too() {
+    let policy = |limit: &str, status: &str| {
+        let more = format!(
+            r#""default_app": {{"limits": [{limit}]}}, "responses": {{"limited": {{"status": {status}}}}}"#
+        );
+        let text = top(&more);
+        [
+            text.clone().into_bytes(),
+            super::structure::tests::encode(&text),
+        ]
+    };
+    for written in ["2147483648", r#""2147483648""#, r#""0002147483648""#] {
+        let limit = format!(r#"{{"tokens": {written}, "per": "60s", "count": ["200"]}}"#);
+        for bytes in policy(&limit, r#""503""#) {
+            let policy = Policy::parse(&bytes).unwrap();
+            assert_eq!(policy.apps.default_app.limits[0].amount, 2_147_483_648);
+            assert_eq!(
+                policy.apps.default_app.limits[0].count,
+                Count::Statuses(vec![200])
+            );
+            assert_eq!(policy.responses.limited.status, 503);
+        }
+    }
+    for (written, problem) in [
+        (r#""0""#, "\"0\" is out of range"),
+        (
+            r#""99999999999999999999999""#,
+            "\"99999999999999999999999\" is out of range",
+        ),
+        (
+            r#""""#,
+            "expected a number from 1 to 1000000000000000, found a string",
+        ),
+        (r#""1e3""#, "expected a number from"),
+        (r#""-1""#, "expected a number from"),
+        (r#""1.0""#, "expected a number from"),
+        (r#"" 1""#, "expected a number from"),
+        (r#""ten""#, "expected a number from"),
+    ] {
+        let limit = format!(r#"{{"calls": {written}, "per": "60s"}}"#);
+        for bytes in policy(&limit, "429") {
+            let errors = Policy::parse(&bytes).unwrap_err().to_string();
+            let start = format!("default_app.limits[0].calls: {problem}");
+            assert!(errors.starts_with(&start), "{errors}");
+        }
+    }
 }
 
 #[test]

@@ -299,6 +299,12 @@ fn what_is_unwise_is_a_warning_and_with_strict_an_error() {
             "issuers[0].clock_skew: 301 s",
         ),
         (
+            issuer(
+                json!({ "required_claims": [{ "name": "roles", "values": ["Call"] }, { "name": "department", "values": ["Finance"] }] }),
+            ),
+            "issuers[0].required_claims[1]: a text in \"department\" is compared as a whole",
+        ),
+        (
             issuer(json!({ "authority": "http://idp" })),
             "keys are fetched without TLS",
         ),
@@ -349,6 +355,11 @@ fn what_is_unwise_is_a_warning_and_with_strict_an_error() {
     }
     for policy in [
         issuer(json!({ "clock_skew": "300s" })),
+        issuer(json!({ "required_claims": [
+            { "name": "scp", "values": ["chat"] }, { "name": "scope", "values": ["chat"] },
+            { "name": "groups", "values": ["a", "b"] }, { "name": "department" },
+            { "name": "department", "values": ["Finance"], "separator": "\n" },
+        ] })),
         json!({ "public_paths": ["/status", "/opening"] }),
         json!({ "apps": [
             { "app_id": APP, "name": "team-a" },

@@ -871,7 +871,7 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
     ),
     (
         limit,
-        r#""calls": "10", "per": "60s""#,
+        r#""calls": "10s", "per": "60s""#,
         &["apps[0].limits[0].calls: expected a number from 1 to 1000000000000000, found a string"],
     ),
     (
@@ -959,7 +959,7 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
     ),
     (
         limit,
-        r#""calls": 1, "per": "60s", "count": [99, "200", 600]"#,
+        r#""calls": 1, "per": "60s", "count": [99, "ok", 600]"#,
         &[
             "apps[0].limits[0].count[0]: 99 is out of range; write a whole number from 100 to 599",
             "apps[0].limits[0].count[1]: expected a number from 100 to 599, found a string",

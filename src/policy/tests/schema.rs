@@ -39,7 +39,8 @@ fn choice(choices: &[&str]) -> Value {
 }
 
 fn whole_number(least: u64, most: u64) -> Value {
-    json!({ "type": "integer", "minimum": least, "maximum": most })
+    // Envoy writes large integers of a structure as text.
+    json!({ "type": ["integer", "string"], "minimum": least, "maximum": most, "pattern": "^[0-9]+$" })
 }
 
 fn reference(name: &str) -> Value {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use tollgate::policy::{
     Access, AnswerFormat, ApiKeyAction, App, AppClaim, CorsPreflight, FetchStart, Issuer,
-    KeySource, Mode, Policy, Responses, StreamOptions,
+    KeySource, Mode, Policy, Responses, StreamOptions, default_separator,
 };
 use tollgate::telling::field_name;
 
@@ -34,7 +34,11 @@ fn fill(root: &mut Map<String, Value>, policy: &Policy) {
             .into_iter()
             .flatten()
         {
-            let defaults = json!({ "values": [], "match": "all", "separator": " " });
+            let mut defaults = json!({ "values": [], "match": "all" });
+            let name = claim.get("name").and_then(Value::as_str);
+            if let Some(separator) = name.and_then(default_separator) {
+                complete(&mut defaults, &json!({ "separator": separator }));
+            }
             complete(claim, &defaults);
         }
     }

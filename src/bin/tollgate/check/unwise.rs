@@ -13,6 +13,30 @@ use crate::report::{Finding, Severity};
 /// Longest clock skew that goes without saying, in seconds: what Microsoft's own libraries allow.
 const USUAL_SKEW: u64 = 300;
 
+/// Claims of Entra ID that are lists, or texts that hold one value.
+const UNSPLIT_CLAIMS: [&str; 20] = [
+    "acr",
+    "acrs",
+    "amr",
+    "appid",
+    "appidacr",
+    "azp",
+    "azpacr",
+    "email",
+    "groups",
+    "idp",
+    "idtyp",
+    "ipaddr",
+    "oid",
+    "preferred_username",
+    "roles",
+    "sub",
+    "tid",
+    "upn",
+    "ver",
+    "wids",
+];
+
 /// Audiences of services that are not Azure OpenAI. Their tokens are in many hands.
 const FOREIGN_AUDIENCES: [(&str, &str); 7] = [
     ("00000003-0000-0000-c000-000000000000", "Microsoft Graph"),
@@ -65,6 +89,21 @@ fn issuers(policy: &Policy, warn: Warn<'_>) {
                 let remedy =
                     "write the audience of Azure OpenAI, \"https://cognitiveservices.azure.com\"";
                 warn(&at(&format!("audiences[{position}]")), &problem, remedy);
+            }
+        }
+        for (position, claim) in issuer.required_claims.iter().enumerate() {
+            let splits = claim.separator.is_some() || UNSPLIT_CLAIMS.contains(&&*claim.name);
+            if !splits && !claim.values.is_empty() {
+                let problem = format!(
+                    "a text in {:?} is compared as a whole: it is not split at spaces",
+                    claim.name
+                );
+                let remedy = r#"add "separator": " " if it holds several values in one text, or "separator": "\n" if it holds one"#;
+                warn(
+                    &at(&format!("required_claims[{position}]")),
+                    &problem,
+                    remedy,
+                );
             }
         }
         if issuer.clock_skew > USUAL_SKEW {

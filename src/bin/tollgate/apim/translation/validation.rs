@@ -8,8 +8,8 @@ use super::super::meaning::Meaning;
 use super::super::tokens::Trust;
 use super::{Translation, elements};
 
-/// A separator that no claim holds: without one API Management compares a claim as a whole, where this gate
-/// would take its words.
+/// A separator that no claim holds: without one API Management compares a claim as a whole, where Tollgate splits
+/// scopes.
 const WHOLE: &str = "\n";
 
 impl Translation<'_> {
