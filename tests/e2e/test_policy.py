@@ -156,13 +156,15 @@ def test_i7_many_updates(start_gateway, stand_ins):
         assert {gateway.chat(token).verdict for _ in range(4)} == {expected}
 
 
-def test_the_policy_as_a_structure(start_gateway, stand_ins):
-    """Envoy hands a Struct over in protobuf's own format, its numbers as floating point."""
+def test_o7_the_policy_as_a_structure(start_gateway, stand_ins):
+    """Envoy hands a Struct over in protobuf's own format, its numbers as floating point, and integers of YAML from 2^31 on
+    as text (row O7)."""
 
     def as_struct(config):
+        limits = [{"calls": 2, "per": "60s"}, {"tokens": 2147483648, "per": "day"}]
         plugin(config)["configuration"] = {
             "@type": "type.googleapis.com/google.protobuf.Struct",
-            "value": shipped_policy(stand_ins, default_app={"limits": [{"calls": 2, "per": "60s"}]}),
+            "value": shipped_policy(stand_ins, default_app={"limits": limits}),
         }
 
     gateway = start_gateway(stand_ins, edit=as_struct)

@@ -510,6 +510,8 @@ def test_b1_other_times_are_numbers_too(gateway, plain, claim, value):
         (AUDIENCE + "/", PASSES),
         ([AUDIENCE], PASSES),
         (["x", AUDIENCE], PASSES),
+        # What Microsoft's pages on the v1 API ask for (row C1).
+        ("https://ai.azure.com", PASSES),
         (AUDIENCE + "//", AUDIENCE_REFUSED),
         (AUDIENCE.upper(), AUDIENCE_REFUSED),
         (AUDIENCE[:-1], AUDIENCE_REFUSED),

@@ -172,7 +172,7 @@ fn check_policy(policy: &Policy) {
             issuer
                 .required_claims
                 .iter()
-                .all(|claim| !claim.separator.is_empty())
+                .all(|claim| claim.separator.as_deref() != Some(""))
         );
         match &issuer.keys {
             KeySource::Inline(set) => assert!(!set.is_empty()),
