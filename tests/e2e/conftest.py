@@ -11,7 +11,8 @@ from .harness import Gateway, StandIns, secrets
 from .harness.figures import figure
 from .harness.processes import ROOT
 
-LOGS = Path(os.environ.get("E2E_LOGS", ROOT / "target" / "e2e"))
+# Each of several processes (`pytest -n`) has a directory of its own in it.
+LOGS = Path(os.environ.get("E2E_LOGS", ROOT / "target" / "e2e")) / os.environ.get("PYTEST_XDIST_WORKER", "")
 TAIL = 40
 
 
@@ -97,10 +98,9 @@ def chaos_module() -> Path:
 
 
 @pytest.fixture(scope="session")
-def stand_ins(request):
+def stand_ins():
     """Stand-ins for tests that leave Entra's behaviour as it is."""
-    worker = getattr(request.config, "workerinput", {}).get("workerid", "only")
-    with StandIns(LOGS / f"stand-ins-{worker}") as running:
+    with StandIns(LOGS / "stand-ins") as running:
         yield running
 
 

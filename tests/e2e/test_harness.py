@@ -136,7 +136,7 @@ def test_an_envoy_that_ended_is_found(stand_ins, directory):
 SESSION = Path(__file__).parent
 LEAKS = {
     "test_one.py": "from .harness.secrets import keep_secret\n\n\ndef test():\n    keep_secret('key-of-the-first-worker')\n",
-    "test_two.py": "from .conftest import LOGS\n\n\ndef test():\n    LOGS.mkdir(exist_ok=True)\n"
+    "test_two.py": "from .conftest import LOGS\n\n\ndef test():\n    LOGS.mkdir(parents=True)\n"
     "    (LOGS / 'x.log').write_text('key-of-the-' + LEAK)\n",
 }
 
