@@ -6,7 +6,7 @@ use super::calls::Credential;
 use super::client::{CODE_HEADER, Response, Unanswered};
 
 /// What the shipped files answer themselves, by the interlock and by `local_reply_config`, and what that says.
-const GUARD_CODES: [(&str, Guard); 8] = [
+const GUARD_CODES: [(&str, Guard); 9] = [
     (
         "GatewayNotGuarded",
         Guard::Denied("the interlock: the module is missing, replaced or has failed open"),
@@ -27,6 +27,10 @@ const GUARD_CODES: [(&str, Guard); 8] = [
     (
         "HeadersTooLarge",
         Guard::Denied("Envoy does not accept headers of this size"),
+    ),
+    (
+        "LimitsUnavailable",
+        Guard::Denied("Envoy's rate limit service does not respond"),
     ),
     ("BackendUnavailable", Guard::Passed),
     ("BackendTimeout", Guard::Passed),
