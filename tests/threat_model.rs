@@ -13,7 +13,7 @@ mod common;
 use common::figure;
 
 /// The groups, with the number of attacks in each.
-const CATALOGUE: [(char, usize); 9] = [
+const CATALOGUE: [(char, usize); 10] = [
     ('A', 20),
     ('B', 8),
     ('C', 12),
@@ -23,6 +23,7 @@ const CATALOGUE: [(char, usize); 9] = [
     ('G', 10),
     ('H', 10),
     ('I', 8),
+    ('J', 5),
 ];
 
 fn root() -> &'static Path {

@@ -28,6 +28,10 @@ const COMMIT: &str = match option_env!("TOLLGATE_COMMIT") {
     None => "unknown",
 };
 
+/// Lookups in the cache of verified tokens. Istio reads a name that ends in `cache` as a tag of its own
+/// (`(cache\.(.+?)\.)` among its `stats_tags`); the old name stays for one version.
+const TOKEN_LOOKUPS: [&str; 2] = ["tollgate_token_lookups", "tollgate_token_cache"];
+
 /// The counter that every policy has.
 const RETRIES: &str = "tollgate_counter_retries";
 
@@ -233,9 +237,12 @@ impl Plugin {
             return;
         };
         let tallies = gateway.take_tallies();
-        let cache = |result| metric("tollgate_token_cache", &[("result", result)]);
-        self.metrics.add(cache("hit"), tallies.cache_hits);
-        self.metrics.add(cache("miss"), tallies.cache_misses);
+        let results = [("hit", tallies.cache_hits), ("miss", tallies.cache_misses)];
+        for name in TOKEN_LOOKUPS {
+            for (result, count) in results {
+                self.metrics.add(metric(name, &[("result", result)]), count);
+            }
+        }
         self.metrics
             .add(RETRIES.to_owned(), tallies.counter_retries.into());
         for (issuer, keys, age) in gateway.key_gauges(now) {

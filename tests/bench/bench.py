@@ -64,6 +64,7 @@ ROWS = [
     Row("Tollgate, warm", "warm", "warm", "native chain, cached", 1.0),
     Row("Tollgate, warm, usage read", "usage", "warm", "native chain, cached"),
     Row("Tollgate, warm, all filter state", "all-state", "warm", "Tollgate, warm", more=10),
+    Row("Tollgate, warm, with the interlock", "interlock", "warm", "Tollgate, warm", more=4),
     Row("Tollgate, warm, request log", "log", "warm", "Tollgate, warm", 1.25),
     Row("Tollgate, warm, limits on tokens", "tokens", "warm", "Tollgate, warm, usage read"),
     Row("Tollgate, warm, roles and deployments", "roles", "warm", "Tollgate, warm"),
@@ -162,6 +163,7 @@ def listeners(chains: Chains, app: str, keys: str) -> None:
     chains.add("native-cached", chains.native(keys, cache=True))
     chains.add("native", chains.native(keys, cache=False))
     chains.add("warm", gate("warm"))
+    chains.add("interlock", [*gate("interlock"), chains.interlock])
     chains.add("usage", gate("usage", usage={"read": True}))
     chains.add("tokens", gate("tokens", default_app={"limits": TOKENS}, usage={"read": True}))
     chains.add("live", gate("live"))

@@ -48,7 +48,8 @@ class Chains:
         set_endpoint(self._config, "azure_openai", stand_ins.addresses["openai"])
         self._template = listener(self._config)
         self._wasm = plugin(self._config)
-        self._router = connection_manager(self._config)["http_filters"][-1]
+        # The interlock is in no chain but its own.
+        self.interlock, self._router = connection_manager(self._config)["http_filters"][-2:]
         self._config["static_resources"]["listeners"] = []
 
     def add(self, name: str, filters: list[dict], answer: tuple[str, str] | None = OK) -> None:

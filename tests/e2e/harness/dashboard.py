@@ -28,7 +28,7 @@ VARIABLES = {"$__rate_interval": "30s", "$app": ".*"}
 
 
 # Panels that show 0 while nothing happens to the keys, the counters and the module.
-STILL = {"Age of the signing keys", "Key fetches", "Counter retries and VM reloads"}
+STILL = {"Age of the signing keys", "Key fetches", "Counter retries and VM reloads", "Denied by the interlock"}
 
 
 @dataclass
