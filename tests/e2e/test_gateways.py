@@ -222,7 +222,7 @@ def test_g1_g4_every_file_has_the_interlock_before_the_router(istio, envoy_gatew
     assert patch["patch"] == {"operation": "INSERT_BEFORE", "value": ours}
     assert istio.spec("EnvoyFilter", "openai-listener")["priority"] == 10
 
-    patch, _ = patches_of(envoy_gateway, "interlock")
+    patch, _, _ = patches_of(envoy_gateway, "interlock")
     assert patch == {
         "op": "add",
         "jsonPath": "..http_filters[?(@.name=='envoy.filters.http.router')]",
@@ -263,7 +263,9 @@ def test_g1_envoy_gateways_filter_is_on_everywhere(envoy_gateway):
 def test_j8_every_file_has_the_same_local_replies(istio, envoy_gateway):
     ours = connection_manager(shipped_config())["local_reply_config"]
     assert connection_manager(shipped("azure.yaml"))["local_reply_config"] == ours
-    _, patch = patches_of(envoy_gateway, "interlock")
+    _, patch, continues = patches_of(envoy_gateway, "interlock")
+    assert (continues["path"], continues["value"]) == ("proxy_100_continue", True)
+    assert connection_manager(shipped_config())["proxy_100_continue"] is True
     assert patch["jsonPath"] == "..filters[?(@.name=='envoy.filters.network.http_connection_manager')].typed_config"
     assert (patch["path"], patch["value"]) == ("local_reply_config", ours)
     manager = istio.spec("EnvoyFilter", "openai-listener")["configPatches"][1]["patch"]["value"]["typed_config"]

@@ -1,6 +1,7 @@
 """What Envoy responds itself, in the shipped files: Azure's body and a code for each cause (J8); and public paths, which share
 no circuit breaker with the backend (L10)."""
 
+import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +9,7 @@ import pytest
 
 from .harness import Gateway, new_app, processes
 from .harness.backend import Backend, answer
-from .harness.gateway import CHAT_PATH, JSON_TYPE, connection_manager, set_endpoint
+from .harness.gateway import CHAT_BODY, CHAT_PATH, JSON_TYPE, connection_manager, set_endpoint
 from .harness.http import raw
 from .harness.http2 import Http2
 from .harness.processes import wait_until
@@ -146,6 +147,22 @@ def test_j8_over_http_2_a_head_that_was_not_read_is_reset(gateway):
         assert seen.reset or seen.answer.verdict == (431, "HeadersTooLarge")
     with Http2(gateway.address) as connection:
         assert connection.ask("/openai%2fmodels").answer.verdict == (400, "RequestNotAccepted")
+
+
+@pytest.mark.parametrize("passes", [False, True])
+def test_j14_a_client_that_waits_is_told_to_go_on_after_the_decision(start_gateway, stand_ins, passes):
+    gateway = start_gateway(stand_ins)
+    token = [f"authorization: Bearer {stand_ins.entra.mint(new_app())}"] if passes else []
+    body = [JSON_TYPE[0] + ": " + JSON_TYPE[1], f"content-length: {len(CHAT_BODY)}", "expect: 100-continue"]
+    with socket.create_connection(gateway.address, timeout=20) as connection:
+        connection.sendall(head(f"POST {CHAT_PATH} HTTP/1.1", *token, *body))
+        first = connection.recv(4096)
+        if not passes:
+            assert first.startswith(b"HTTP/1.1 401 ")
+            return
+        assert first == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(CHAT_BODY)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
 # L10
