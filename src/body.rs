@@ -11,10 +11,15 @@ use crate::api_version::ApiVersion;
 use crate::json::{self, Object, Value};
 use crate::operations::{Action, ModelPlace, Operation};
 use crate::request::HeaderMap;
-use crate::usage::{BodyError, BodyReader, MediaType, ModelReader, Passed, is_white_space};
+use crate::usage::{
+    Attachments, BodyError, BodyReader, MediaType, ModelReader, Passed, is_white_space,
+};
 
 /// Bytes of a body that are taken for one token, as OpenAI's rule of thumb has it for English text.
 pub const BYTES_PER_TOKEN: u64 = 4;
+
+/// Tokens that a picture or a file in a prompt is taken to have when the policy does not say.
+pub const DEFAULT_IMAGE_TOKENS: u64 = 1_500;
 
 /// Tokens that an answer is taken to have when its request does not bound it.
 pub const UNBOUNDED_ANSWER: u64 = 4_096;
@@ -39,6 +44,8 @@ pub struct RequestBody {
     is_json: bool,
     /// `content-length`
     length: Option<u64>,
+    /// What a picture in it is estimated at.
+    image_tokens: u64,
     /// Bytes so far.
     seen: u64,
     /// That was all of it.
@@ -107,6 +114,7 @@ impl RequestBody {
                 let length = str::from_utf8(length).ok()?;
                 length.parse().ok()
             }),
+            image_tokens: DEFAULT_IMAGE_TOKENS,
             seen: 0,
             ended: false,
             decided: false,
@@ -118,6 +126,13 @@ impl RequestBody {
             held: Vec::new(),
             output: Vec::new(),
         }
+    }
+
+    /// The same with so many tokens for each picture or file in it.
+    #[must_use]
+    pub fn with_image_tokens(mut self, tokens: u64) -> Self {
+        self.image_tokens = tokens;
+        self
     }
 
     /// Lets white space follow the object, and makes it of everything else: the decision may be made, and a
@@ -222,6 +237,19 @@ impl RequestBody {
         }
     }
 
+    /// The tokens of a prompt in a body of so many bytes: of text a token for four of them, of base64 data a fixed
+    /// number for each picture or file.
+    #[must_use]
+    pub fn prompt(&self, bytes: u64) -> u64 {
+        let found = match self.refused {
+            // Nobody knows what in it is what.
+            Some(_) => Attachments::default(),
+            None => self.reader.attachments(),
+        };
+        let pictures = found.count.saturating_mul(self.image_tokens);
+        tokens_in(bytes.saturating_sub(found.bytes)).saturating_add(pictures)
+    }
+
     /// The most tokens that the call may use, as far as its request says: those of the prompt, by its
     /// size, and those of each answer. `u64::MAX` where a body that asks for text cannot be read in one
     /// way, or where not even its size is known.
@@ -246,11 +274,11 @@ impl RequestBody {
                 each.saturating_mul(self.reader.choices())
             }
         };
-        tokens_in(size).saturating_add(answers)
+        self.prompt(size).saturating_add(answers)
     }
 }
 
-/// The tokens that text of this size is estimated at.
+/// The tokens that a body of this size is estimated at.
 #[must_use]
 pub fn tokens_in(bytes: u64) -> u64 {
     bytes.div_ceil(BYTES_PER_TOKEN)

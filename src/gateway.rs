@@ -301,7 +301,7 @@ impl Gateway {
                     changes,
                     body: reading
                         .body
-                        .unwrap_or_else(|| Box::new(RequestBody::new(headers, false))),
+                        .unwrap_or_else(|| Box::new(reading::body(headers, false, &policy))),
                     meter: reading.meter,
                     pending: Pending::new(so_far, asked, &operation, &head),
                 });

@@ -4,7 +4,7 @@ mod charge;
 
 pub use charge::{Charge, Delivered, Ending, is_timeout};
 
-use crate::body::tokens_in;
+use crate::body::{RequestBody, tokens_in};
 use crate::limits::ResponseStatus;
 use crate::operations::Action;
 use crate::request::HeaderMap;
@@ -125,17 +125,16 @@ impl Meter {
         self.answer.as_ref().map(|answer| answer.is_stream)
     }
 
-    /// What the call is charged, were it to end now. `prompt`: what its request is estimated at, where its body
-    /// was read.
+    /// What the call is charged, were it to end now. `body`: the request's, where it was read.
     #[must_use]
-    pub fn charge(&self, prompt: Option<u64>) -> Charge {
+    pub fn charge(&self, body: Option<&RequestBody>) -> Charge {
         let ending = match &self.answer {
             None => Ending::NoResponse,
             Some(answer) => answer.ending(),
         };
-        let prompt = match prompt {
+        let prompt = match body {
             _ if !self.is_text => 0,
-            Some(prompt) => prompt,
+            Some(body) => body.prompt(self.request),
             None => tokens_in(self.request),
         };
         Charge::of(&ending, prompt, self.reserved)

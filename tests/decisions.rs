@@ -1273,6 +1273,50 @@ fn what_a_call_used_is_charged_when_it_ends() {
     }
 }
 
+/// A picture of 40 KB is no text of 10,000 tokens.
+#[test]
+fn l13_a_picture_is_held_as_one() {
+    let data = "QUJD".repeat(10_000);
+    let picture = format!("data:image/png;base64,{data}");
+    let chat = |part: String| format!(r#"{{"messages":[{{"role":"user","content":[{part}]}}]}}"#);
+    let pictures = [
+        chat(format!(r#"{{"image_url":{{"url":"{picture}"}}}}"#)),
+        chat(format!(
+            r#"{{"type":"input_image","image_url":"{picture}"}}"#
+        )),
+        chat(format!(
+            r#"{{"file":{{"file_data":"data:application/pdf;base64,{data}"}}}}"#
+        )),
+        chat(format!(r#"{{"file":{{"file_data":"{data}"}}}}"#)),
+        chat(format!(
+            r#"{{"input_audio":{{"data":"{data}","format":"wav"}}}}"#
+        )),
+    ];
+    let texts = [
+        chat(format!(r#"{{"type":"text","text":"{picture}"}}"#)),
+        chat(format!(r#"{{"image_url":{{"url":"{picture} and more"}}}}"#)),
+        chat(format!(r#"{{"image_url":{{"url":"https://x/{data}"}}}}"#)),
+        format!(r#"{{"messages":[{{"role":"user","content":"{picture}"}}]}}"#),
+    ];
+    let limit = json!({ "tokens": 6_000, "per": "60s", "reserve": true });
+    let verdict = |body: &str, image_tokens: u64| {
+        let apps = json!({
+            "apps": [{ "app_id": APP, "limits": [limit] }],
+            "usage": { "image_tokens": image_tokens },
+        });
+        let authorization = format!("Bearer {}", SIGNER.token(&v1_claims()));
+        let headers = [(":path", common::PATH), ("authorization", &*authorization)];
+        code(&Bench::new(&policy(&apps)).decide_body(&headers, body))
+    };
+    for body in &pictures {
+        assert_eq!(verdict(body, 1_500), None, "{}", &body[..60]);
+        assert!(verdict(body, 2_000).is_some(), "{}", &body[..60]);
+    }
+    for body in &texts {
+        assert!(verdict(body, 1).is_some(), "{}", &body[..60]);
+    }
+}
+
 #[test]
 fn a_limit_that_is_not_for_a_call_leaves_no_trace_of_it() {
     let limit = json!({ "tokens": 10, "per": "60s", "deployments": ["o1"] });

@@ -398,7 +398,7 @@ fn the_filter_at_every_cut() {
 }
 
 /// Pieces of text that mean something to one reader or another.
-const WORDS: [&[u8]; 40] = [
+const WORDS: [&[u8]; 44] = [
     b"{",
     b"}",
     b"[",
@@ -439,6 +439,10 @@ const WORDS: [&[u8]; 40] = [
     b"\"max_tokens\":",
     b"data: {\"choices\":[],\"usage\":{\"total_tokens\":3}}\n\n",
     b"{\"error\":{}}",
+    b"\"file_data\":\"",
+    b"\"url\":\"data:image/png;base64,QUJD\"",
+    b";base64,",
+    b"QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlqa2xtbm9wcXJzdHV2d3h5eg==",
 ];
 
 /// What is read of a body; nothing of one that is refused. Why it is may depend on the cut.
@@ -455,6 +459,8 @@ fn read_body(parts: &[&[u8]]) -> Option<(Option<String>, Vec<Option<u64>>)> {
         at.as_ref().map(|at| at.start),
         at.map(|at| at.end),
         Some(reader.scanned()),
+        Some(reader.attachments().bytes),
+        Some(reader.attachments().count),
     ];
     Some((reader.model().map(str::to_owned), facts))
 }

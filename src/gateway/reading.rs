@@ -44,13 +44,18 @@ impl Reading {
         }
         let names_model = place(operation) == ModelPlace::Body;
         Self {
-            body: (inject || names_model).then(|| Box::new(RequestBody::new(headers, inject))),
+            body: (inject || names_model).then(|| Box::new(body(headers, inject, policy))),
             meter: Some(Meter::new(
                 headers,
                 operation.as_ref().ok().map(|operation| operation.action),
             )),
         }
     }
+}
+
+/// The reader of a request's body.
+pub(super) fn body(headers: &HeaderMap, inject: bool, policy: &Policy) -> RequestBody {
+    RequestBody::new(headers, inject).with_image_tokens(policy.usage.image_tokens)
 }
 
 /// Whether the answer is read for what the call used: that of a request to run a model, or of one that

@@ -323,8 +323,27 @@ fn a_call_that_failed_is_charged_nothing() {
 }
 
 #[test]
-fn a_prompt_that_was_read_is_estimated_by_what_is_in_it() {
-    let estimated = |content_type: &str| meter(content_type, CHAT).charge(Some(3)).estimated;
-    assert_eq!(estimated(JSON), Some(3));
-    assert_eq!(estimated("multipart/form-data; boundary=x"), Some(0));
+fn l13_a_prompt_that_was_read_is_estimated_by_what_is_in_it() {
+    let picture = format!("data:image/png;base64,{}", "QUJD".repeat(10_000));
+    let text = format!(r#"{{"messages":[{{"content":[{{"image_url":{{"url":"{picture}"}}}}]}}]}}"#);
+    let around = u64::try_from(text.len() - picture.len()).unwrap();
+    let types = headers(&[("content-type", JSON)]);
+    let mut request = RequestBody::new(&types, false);
+    request.push(text.as_bytes(), true);
+    let mut meter = Meter::new(&types, CHAT);
+    meter.see_request(text.len());
+    let expected = Some(around.div_ceil(4) + 1_500);
+    assert_eq!(meter.charge(Some(&request)).estimated, expected);
+    // Held is the same, and what its answer may have.
+    assert_eq!(Some(request.bound(CHAT) - 4_096), expected);
+    let request = request.with_image_tokens(85);
+    assert_eq!(
+        Some(request.bound(CHAT) - 4_096),
+        expected.map(|tokens| tokens - 1_415)
+    );
+    // Of a form nothing is text.
+    let form = headers(&[("content-type", "multipart/form-data; boundary=x")]);
+    let mut meter = Meter::new(&form, CHAT);
+    meter.see_request(text.len());
+    assert_eq!(meter.charge(Some(&request)).estimated, Some(0));
 }

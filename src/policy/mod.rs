@@ -435,6 +435,8 @@ pub struct UsageReading {
     pub read: bool,
     /// What happens to streams whose caller does not ask for usage.
     pub stream_options: StreamOptions,
+    /// What a picture or a file in a prompt is estimated at, in tokens.
+    pub image_tokens: u64,
 }
 
 /// What happens to streams whose caller does not ask for usage.

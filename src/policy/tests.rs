@@ -261,6 +261,7 @@ fn defaults_of_the_other_keys() {
     assert_eq!(policy.mode, Mode::Enforce);
     assert_eq!(policy.max_undecided, 256);
     let usage = UsageReading {
+        image_tokens: 1_500,
         read: true,
         stream_options: StreamOptions::Keep,
     };
@@ -659,6 +660,19 @@ fn usage_is_read_and_asked_for_as_told() {
     assert_eq!(inject.stream_options, StreamOptions::Inject);
     assert!(inject.read);
     assert!(!usage(r#""usage": { "read": false }"#).read);
+}
+
+#[test]
+fn l13_pictures_have_their_tokens() {
+    let tokens = |text| parse(&top(text)).usage.image_tokens;
+    for (text, expected) in [
+        (r#""usage": {}"#, 1_500),
+        (r#""usage": { "image_tokens": 1 }"#, 1),
+        (r#""usage": { "image_tokens": 85.0 }"#, 85),
+        (r#""usage": { "image_tokens": 1000000 }"#, 1_000_000),
+    ] {
+        assert_eq!(tokens(text), expected, "{text}");
+    }
 }
 
 #[test]

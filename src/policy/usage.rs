@@ -2,10 +2,14 @@
 
 use super::reader::{Members, Node, Read, Shape};
 use super::{App, Apps, Measure, StreamOptions, UsageReading};
+use crate::body::DEFAULT_IMAGE_TOKENS;
+
+/// Most tokens that a picture or a file can be held as: the context of the largest models.
+const MAX_IMAGE_TOKENS: u64 = 1_000_000;
 
 static USAGE: Shape = Shape {
     example: r#"{"stream_options": "inject"}"#,
-    keys: &["read", "stream_options"],
+    keys: &["read", "stream_options", "image_tokens"],
     refused: &[],
 };
 
@@ -19,6 +23,7 @@ pub(super) fn usage(policy: &Members<'_>, apps: &Read<Apps>) -> Read<UsageReadin
     let defaults = UsageReading {
         read: true,
         stream_options: StreamOptions::Keep,
+        image_tokens: DEFAULT_IMAGE_TOKENS,
     };
     policy.or("usage", defaults, |node| {
         let members = node.members(&USAGE)?;
@@ -32,9 +37,13 @@ pub(super) fn usage(policy: &Members<'_>, apps: &Read<Apps>) -> Read<UsageReadin
         let stream_options = members.or("stream_options", defaults.stream_options, |node| {
             node.choice(&CHOICES)
         });
+        let image_tokens = members.or("image_tokens", defaults.image_tokens, |node| {
+            node.integer(1..=MAX_IMAGE_TOKENS)
+        });
         let usage = UsageReading {
             read: read?,
             stream_options: stream_options?,
+            image_tokens: image_tokens?,
         };
         if !usage.read && usage.stream_options == StreamOptions::Inject {
             let remedy = "leave one of the two out";

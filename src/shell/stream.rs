@@ -483,7 +483,8 @@ impl Stream {
         if self.phase.get() != Phase::Passed {
             return None;
         }
-        with(&self.meter, |meter| meter.charge(None))
+        let body = self.body.try_borrow().ok()?;
+        with(&self.meter, |meter| meter.charge(body.as_deref()))
     }
 
     /// Gives back, and charges, what the call took in limits.

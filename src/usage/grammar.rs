@@ -203,7 +203,8 @@ impl Grammar {
         None
     }
 
-    fn in_object(&self) -> bool {
+    /// Whether the innermost bracket is an object's.
+    pub(super) fn in_object(&self) -> bool {
         self.objects & 1 == 1
     }
 

@@ -17,6 +17,7 @@
 //! readers could read differently is refused.
 
 mod answer;
+mod attachments;
 mod bytes;
 mod count;
 mod events;
@@ -28,6 +29,7 @@ mod skip;
 mod text;
 
 pub use answer::JsonUsageReader;
+pub use attachments::Attachments;
 pub(crate) use bytes::is_white_space;
 pub use count::Usage;
 pub use events::EventStreamReader;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::attachments::{AttachmentReader, Attachments};
 use super::bytes::Cursor;
 use super::grammar::{Fault, Grammar, Token};
 use super::text::{Kept, unescaped};
@@ -157,6 +158,7 @@ pub struct ModelReader {
     list: List,
     prompts: u64,
     data_sources: bool,
+    attachments: AttachmentReader,
     options_begin: Option<u64>,
     options_end: Option<u64>,
     closed_at: Option<u64>,
@@ -190,6 +192,7 @@ impl ModelReader {
             list: List::Other,
             prompts: 0,
             data_sources: false,
+            attachments: AttachmentReader::new(),
             options_begin: None,
             options_end: None,
             closed_at: None,
@@ -263,6 +266,12 @@ impl ModelReader {
         self.data_sources
     }
 
+    /// Base64 data in it so far, which is no text.
+    #[must_use]
+    pub fn attachments(&self) -> Attachments {
+        self.attachments.found()
+    }
+
     /// Bytes of the body so far, from which the prompt is estimated.
     #[must_use]
     pub fn scanned(&self) -> u64 {
@@ -314,8 +323,15 @@ impl ModelReader {
                 self.closed(depth, end);
                 Ok(())
             }
-            Token::Name { part, last } => self.name(part, last),
-            Token::Text { part, last } => self.text(part, last),
+            Token::Name { part, last } => {
+                self.attachments.name(part, last);
+                self.name(part, last)
+            }
+            Token::Text { part, last } => {
+                let member = self.grammar.in_object();
+                self.attachments.text(part, last, member);
+                self.text(part, last)
+            }
             Token::Scalar { part, last } => self.scalar(part, last, end),
         }
     }

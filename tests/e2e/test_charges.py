@@ -229,6 +229,18 @@ def test_l2_a_short_one_is_charged_what_is_held(caller):
     assert caller.charged() == (0, prompt(stream=True, max_tokens=HELD) + HELD)
 
 
+def test_l13_a_picture_is_held_as_one(caller):
+    data = "QUJD" * 20_000
+    caller = caller(lambda _: [answer(b'{"choices":[],"usage":{"total_tokens":9}}')], RESERVING[7])
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+    file = {"type": "file", "file": {"file_data": f"data:application/pdf;base64,{data}"}}
+    for part in (picture, file):
+        assert caller.send(extra=[part], max_tokens=10_000).verdict == (200, None)
+        assert caller.charged() == (9, 0)
+    text = {"type": "text", "text": f"data:image/png;base64,{data}"}
+    assert caller.send(extra=[text], max_tokens=10_000).verdict == (413, "CallExceedsLimit")
+
+
 # Timeouts and callers that do not wait
 
 

@@ -97,11 +97,12 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
     ),
     (
         top,
-        r#""usage": { "read": 1, "stream_options": "ask", "inject": true }"#,
+        r#""usage": { "read": 1, "stream_options": "ask", "image_tokens": 0, "inject": true }"#,
         &[
-            r#"usage.inject: unknown key; the keys here are read, stream_options"#,
+            r#"usage.inject: unknown key; the keys here are read, stream_options, image_tokens"#,
             "usage.read: expected true or false, found a number",
             r#"usage.stream_options: "ask" is not one of the choices; write "keep" or "inject""#,
+            "usage.image_tokens: 0 is out of range; write a whole number from 1 to 1000000",
         ],
     ),
     (

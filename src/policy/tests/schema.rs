@@ -246,6 +246,7 @@ fn definitions() -> Vec<(&'static str, Value)> {
                 &[],
                 &json!({
                     "read": { "type": "boolean" }, "stream_options": choice(&["keep", "inject"]),
+                    "image_tokens": whole_number(1, 1_000_000),
                 }),
             ),
         ),

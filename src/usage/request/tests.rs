@@ -32,6 +32,7 @@ fn facts(reader: &ModelReader) -> impl PartialEq + fmt::Debug + use<> {
         (reader.stream, reader.include_usage()),
         (reader.max_tokens, reader.choices),
         (reader.stream_options_at(), reader.closed_at),
+        reader.attachments(),
     )
 }
 
@@ -43,6 +44,24 @@ fn refused(text: &[u8], error: BodyError) {
         "{:?}",
         String::from_utf8_lossy(text)
     );
+}
+
+#[test]
+fn l13_finds_the_pictures_of_a_request() {
+    let picture = "data:image/png;base64,QUJDREVGR0hJSktMTU5PUA==";
+    let plain = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlqa2xtbm9wcXJzdHV2d3h5eg==";
+    let text = format!(
+        r#"{{"messages":[{{"role":"user","content":[{{"type":"text","text":"{picture}"}},
+            {{"type":"image_url","image_url":{{"url":"{picture}","detail":"low"}}}},
+            {{"type":"input_image","image_url":"{picture}"}},
+            {{"type":"file","file":{{"filename":"a.pdf","file_data":"{plain}"}}}},
+            {{"type":"input_audio","input_audio":{{"data":"{plain}","format":"wav"}}}}]}},
+            {{"role":"user","content":"{picture}"}}],"input":["{picture}"],"metadata":{{"id":"{plain}"}}}}"#
+    );
+    let (reader, result) = read(text.as_bytes());
+    assert_eq!(result, Ok(()));
+    let bytes = u64::try_from(2 * picture.len() + 2 * plain.len()).unwrap();
+    assert_eq!(reader.attachments(), Attachments { count: 4, bytes });
 }
 
 #[test]

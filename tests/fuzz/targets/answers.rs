@@ -11,6 +11,7 @@ struct Said {
     is_error: bool,
     ended: bool,
     events: u64,
+    after_usage: u64,
 }
 
 // JSON
@@ -25,6 +26,7 @@ pub(super) const JSON: Target = Target {
             ANSWER,
             r#"{"type":"response.completed","response":{"usage":{"input_tokens":1,"output_tokens":2,"total_tokens":3}}}"#,
             r#"{"usage":null,"error":{"message":"no"}}"#,
+            r#"{"tool_usage":{"image_gen":{"input_tokens":1,"output_tokens":2},"x":3},"usage":{"total_tokens":4}}"#,
             r#"{"us\u0061ge":{"total_tokens":"7"},"choices":[]}"#,
             r#"{"usage":{"total_tokens":1},"usage":{"total_tokens":2}} "#,
             r#"{"data":[[[{"usage":{"total_tokens":9}}]]],"object":"list""#,
@@ -39,6 +41,7 @@ pub(super) const JSON: Target = Target {
     words: &[
         "\"usage\":",
         "\"total_tokens\":",
+        "\"tool_usage\":{\"x\":",
         "\"prompt_tokens\":",
         "\"response\":",
         "\"error\":",
@@ -71,6 +74,7 @@ fn read_json(parts: &[&[u8]]) -> Said {
         is_error: reader.is_error(),
         ended: reader.is_complete(),
         events: 0,
+        after_usage: 0,
     }
 }
 
@@ -85,7 +89,7 @@ fn json(input: &[u8]) -> String {
             assert_eq!(said.usage.unwrap().total, Some(total));
         }
         let is_null = |name| members.get(name).is_none_or(Value::is_null);
-        if is_null("usage") && is_null("response") {
+        if is_null("usage") && is_null("response") && is_null("tool_usage") {
             assert_eq!(said.usage, None);
         }
     }
@@ -128,6 +132,9 @@ pub(super) const EVENTS: Target = Target {
                 {\"input_tokens\":1,\"output_tokens\":2}}}\n\n"
                 .to_vec(),
             b"event: error\ndata: {\"error\":{}}\n\n".to_vec(),
+            b"data: {\"object\":\"thread.run.step\",\"usage\":{\"total_tokens\":2}}\n\ndata: {\"type\":\"ping\"}\n\n\
+                data: 1\n\ndata: {\"object\":\"thread.run.step\",\"usage\":{\"total_tokens\":3}}\n\ndata: 2\n\n"
+                .to_vec(),
             b"data: {\"choices\":[],\ndata: \"usage\":{\"total_tokens\":7}}\n\n".to_vec(),
             b"data: {\"choices\":[],\"usage\":{\"total_tokens\":7}}".to_vec(),
             b"data\nid: 7\nretry: 1\n\n".to_vec(),
@@ -155,6 +162,8 @@ pub(super) const EVENTS: Target = Target {
         "null",
         "\"",
         "data: {\"choices\":[],\"usage\":{}}\n\n",
+        "\"object\":\"thread.run.step\",",
+        "\"type\":\"message_stop\"",
     ],
 };
 
@@ -170,6 +179,7 @@ fn said(reader: &EventStreamReader) -> Said {
         is_error: reader.is_error(),
         ended: reader.is_done(),
         events: reader.events(),
+        after_usage: reader.events_after_usage(),
     }
 }
 
@@ -187,6 +197,7 @@ fn events(input: &[u8]) -> String {
     let said = read_events(&[input]);
     let (passed, of_filter) = filter(&[input]);
     assert_eq!(of_filter, said);
+    assert!(said.after_usage <= said.events);
     for parts in cuts(input) {
         assert_eq!(read_events(&parts), said);
         assert_eq!(filter(&parts), (passed.clone(), read_events(&[input])));

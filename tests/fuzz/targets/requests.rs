@@ -138,7 +138,7 @@ fn head(input: &[u8]) -> String {
         let is_copy = |token: &[u8]| values == [&token] && is_compact(token);
         !values.is_empty() && !bearer.is_some_and(is_copy)
     };
-    let key = KEYS.iter().any(|name| is_key(&name))
+    let key = KEYS.iter().any(is_key)
         || holds_key(path)
         || named("sec-websocket-protocol")
             .iter()
@@ -508,6 +508,7 @@ pub(super) const BODY: Target = Target {
             r#"{"mo\u0064el":"\ud83d\ude00","data_sources":[{}],"stream":true}"#,
             r#"{"data_sources":[],"stream":true,"stream_options":{"include_usage":true,"include_usage":false}}"#,
             r#"{"prompt":["a",[1],2],"n":2,"max_tokens":7}"#,
+            r#"{"messages":[{"content":[{"image_url":{"url":"data:image/png;base64,QUJD\/w=="}},{"text":"data:,x"}]}]}"#,
             r#"{"model":"a","model":"b"}"#,
             r#"{"Model":"a"}"#,
             r#"{"model":7}"#,
@@ -537,6 +538,8 @@ pub(super) const BODY: Target = Target {
         "null",
         "\"Model\":",
         "\"mode\\u006c\":",
+        "\"file_data\":\"",
+        "data:a/b;base64,",
         "{",
         "}",
         "[",

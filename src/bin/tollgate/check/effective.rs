@@ -82,6 +82,7 @@ fn complete_root(root: &mut Map<String, Value>, policy: &Policy) {
         },
         "usage": {
             "read": policy.usage.read,
+            "image_tokens": policy.usage.image_tokens,
             "stream_options": match policy.usage.stream_options {
                 StreamOptions::Keep => "keep",
                 StreamOptions::Inject => "inject",
