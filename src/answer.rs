@@ -142,16 +142,16 @@ impl Retry {
             Refusal::Limit(Reached { never: true, .. }) => Self::Irrelevant,
             Refusal::Limit(Reached {
                 window: Window::Calendar(_),
-                room_in,
+                retry_in,
                 ..
-            }) => Self::TooLate(*room_in),
-            Refusal::Limit(Reached { room_in, .. }) if *room_in <= MAX_SHORTENED => {
-                Self::soon((*room_in).max(1))
+            }) => Self::TooLate(*retry_in),
+            Refusal::Limit(Reached { retry_in, .. }) if *retry_in <= MAX_SHORTENED => {
+                Self::soon((*retry_in).max(1))
             }
-            Refusal::Limit(Reached { room_in, .. }) if *room_in <= MAX_WORTHWHILE => {
-                Self::Later(*room_in)
+            Refusal::Limit(Reached { retry_in, .. }) if *retry_in <= MAX_WORTHWHILE => {
+                Self::Later(*retry_in)
             }
-            Refusal::Limit(Reached { room_in, .. }) => Self::TooLate(*room_in),
+            Refusal::Limit(Reached { retry_in, .. }) => Self::TooLate(*retry_in),
             Refusal::Counters | Refusal::Undecided => Self::Soon(1_000),
             Refusal::Keys { retry_in } => Self::soon((*retry_in).max(1_000)),
             _ => Self::Irrelevant,
@@ -320,14 +320,15 @@ mod tests {
             .collect()
     }
 
-    fn limit(measure: Measure, window: Window, room_in: u64) -> Refusal {
+    fn limit(measure: Measure, window: Window, retry_in: u64) -> Refusal {
         Refusal::Limit(Reached {
             measure,
             limit: 10,
             remaining: 3,
             window,
             never: false,
-            room_in,
+            room_in: 99_000_000,
+            retry_in,
             reset_in: 59_001,
         })
     }
@@ -553,6 +554,7 @@ mod tests {
         window: Window::Sliding { millis: 60_000 },
         never: true,
         room_in: 60_000,
+        retry_in: 60_000,
         reset_in: 59_001,
     });
 

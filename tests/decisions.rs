@@ -1478,6 +1478,7 @@ fn refusals_are_told_apart() {
             window: Window::Sliding { millis: 1_000 },
             never: false,
             room_in: 1,
+            retry_in: 1,
             reset_in: 1,
         })
     };

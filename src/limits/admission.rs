@@ -5,6 +5,7 @@
 
 use super::LimitId;
 use super::NamedLimit;
+use super::holds;
 use super::record::Record;
 use super::window::Place;
 use crate::operations::Action;
@@ -76,6 +77,8 @@ pub struct Reached {
     pub never: bool,
     /// Milliseconds until there is room in every limit of the application.
     pub room_in: u64,
+    /// Milliseconds until there may be, if calls in flight give back what they hold.
+    pub retry_in: u64,
     /// Milliseconds until nothing is counted any more.
     pub reset_in: u64,
 }
@@ -160,9 +163,11 @@ fn take_all(
     now: Time,
 ) -> Result<Vec<Held>, (Reached, bool)> {
     let mut worst: Option<Reached> = None;
+    let mut retry_in = 0;
     let mut set_back = false;
     let concerned = || concerned(limits, asking, held);
-    for NamedLimit { id, limit } in concerned() {
+    for named in concerned() {
+        let NamedLimit { id, limit } = named;
         let state = record.state(*id, limit.window);
         set_back |= state.advance(limit.window, now);
         let needed = limit.takes(asking).unwrap_or_default().max(1);
@@ -175,6 +180,15 @@ fn take_all(
             Window::Sliding { .. } => standing.room_in,
             Window::Calendar(_) => standing.reset_in.max(1),
         };
+        let reserves = limit.measure == Measure::Tokens { reserve: true };
+        let sooner = if reserves && remaining < needed && !never {
+            holds::room_in(record, named, needed, now)
+        } else {
+            None
+        };
+        if remaining < needed {
+            retry_in = retry_in.max(sooner.unwrap_or(room_in).min(room_in));
+        }
         let is_worse = |worst: Reached| (never, room_in) > (worst.never, worst.room_in);
         if remaining < needed && worst.is_none_or(is_worse) {
             worst = Some(Reached {
@@ -184,23 +198,34 @@ fn take_all(
                 window: limit.window,
                 never,
                 room_in,
+                retry_in: room_in,
                 reset_in: standing.reset_in,
             });
         }
     }
     if let Some(reached) = worst {
-        return Err((reached, set_back));
+        return Err((
+            Reached {
+                retry_in,
+                ..reached
+            },
+            set_back,
+        ));
     }
     let take = |NamedLimit { id, limit }: &NamedLimit| {
         let amount = limit.takes(asking)?;
-        Some(Held {
+        let held = Held {
             id: *id,
             window: limit.window,
             count: limit.count.clone(),
             measure: limit.measure,
             place: record.state(*id, limit.window).take(amount),
             amount,
-        })
+        };
+        if held.is_reserved() {
+            holds::take(record, held.id, held.window, held.place, amount);
+        }
+        Some(held)
     };
     Ok(concerned().filter_map(take).collect())
 }
@@ -340,7 +365,7 @@ impl Admission {
             .held
             .iter()
             .map(|held| (held, held.change(settlement)))
-            .filter(|(_, change)| !matches!(change, Change::Nothing))
+            .filter(|(held, change)| held.is_reserved() || !matches!(change, Change::Nothing))
             .collect();
         if changes.is_empty() {
             return Ok(());
@@ -349,6 +374,9 @@ impl Admission {
             let mut record = value.map(Record::decode).unwrap_or_default();
             let now = clock();
             for (held, change) in &changes {
+                if held.is_reserved() {
+                    holds::give_back(&mut record, held.id, held.place, held.amount);
+                }
                 match change {
                     Change::Nothing => {}
                     Change::GiveBack(amount) => {
@@ -396,10 +424,18 @@ fn give_back_all(record: &mut Record, all: &[Held]) {
         if let Some(state) = record.known(held.id) {
             state.give_back(held.place, held.amount);
         }
+        if held.is_reserved() {
+            holds::give_back(record, held.id, held.place, held.amount);
+        }
     }
 }
 
 impl Held {
+    /// Whether it holds tokens that come back when the call ends.
+    fn is_reserved(&self) -> bool {
+        self.measure == Measure::Tokens { reserve: true } && self.amount > 0
+    }
+
     fn change(&self, settlement: &Settlement) -> Change {
         let counted = counts(&self.count, settlement.status);
         let used = match self.measure {

@@ -6,6 +6,7 @@
 //! admission on and settled then.
 
 mod admission;
+mod holds;
 mod id;
 mod record;
 mod window;

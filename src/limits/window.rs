@@ -150,6 +150,45 @@ impl State {
         }
     }
 
+    /// Counts so much where another state has counted it, and moves on to there.
+    pub(super) fn take_at(&mut self, place: Place, amount: u64) {
+        match self {
+            Self::Sliding(state) => {
+                state.age_by(place.0.saturating_sub(state.newest));
+                state.newest = place.0;
+                state.take(amount);
+            }
+            Self::Calendar(state) => {
+                if state.start != place.0 {
+                    *state = Calendar {
+                        start: place.0,
+                        count: 0,
+                    };
+                }
+                state.count = state.count.saturating_add(amount);
+            }
+        }
+    }
+
+    /// What is left of it without what another state counts in the same places.
+    #[must_use]
+    pub(super) fn without(&self, other: &Self) -> Self {
+        let mut rest = self.clone();
+        match (&mut rest, other) {
+            (Self::Sliding(rest), Self::Sliding(other)) => {
+                for slot in &other.slots {
+                    let place = other.newest.saturating_sub(slot.age.into());
+                    rest.give_back(Place(place), slot.count);
+                }
+            }
+            (Self::Calendar(rest), Self::Calendar(other)) if rest.start == other.start => {
+                rest.count = rest.count.saturating_sub(other.count);
+            }
+            (Self::Sliding(_) | Self::Calendar(_), _) => {}
+        }
+        rest
+    }
+
     /// Gives so much back, if it still counts.
     pub(super) fn give_back(&mut self, place: Place, amount: u64) {
         match self {

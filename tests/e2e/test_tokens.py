@@ -674,7 +674,7 @@ def test_a_key_of_one_issuer_never_verifies_for_another(gateway, signers):
     assert gateway.chat(signers["RS384"].token(body, {"alg": "RS256"}, "RS256")).verdict == KEY
 
 
-def test_required_claims(start_gateway, stand_ins):
+def test_c8_required_claims(start_gateway, stand_ins):
     policy = shipped_policy(stand_ins)
     policy["issuers"][0]["required_claims"] = [
         {"name": "roles", "values": ["Caller", "Admin"], "match": "any"},
@@ -692,6 +692,8 @@ def test_required_claims(start_gateway, stand_ins):
     assert verdict(roles=["Caller"]) == CLAIM_MISSING
     assert verdict(roles=["Caller"], scp="a") == CLAIM_VALUE
     assert verdict(roles=["Other"], scp="a b") == CLAIM_VALUE
+    # One text is one value, but for scopes.
+    assert verdict(roles="Not Admin", scp="a b") == CLAIM_VALUE
     assert verdict(roles=["Caller"], scp="a bb") == CLAIM_VALUE
 
 

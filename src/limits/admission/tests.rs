@@ -342,3 +342,59 @@ fn a_time_older_than_what_is_counted_is_not_used() {
     };
     assert!(reached.room_in <= 1 + SECOND.div_ceil(60));
 }
+
+#[test]
+fn u13_a_wait_takes_into_account_what_calls_in_flight_give_back() {
+    const NEARLY_A_MINUTE: std::ops::RangeInclusive<u64> = MINUTE - 1_000..=MINUTE + MINUTE / 60;
+    let mut bench = Bench::new(&[tokens(100, true, WINDOW)]);
+    let refused = |bench: &Bench, needed| bench.ask(&asking(needed)).unwrap_err().retry_in;
+    let one = bench.ask(&asking(40)).unwrap();
+    let two = bench.ask(&asking(40)).unwrap();
+    // All of it is held: room may come at any moment.
+    assert_eq!(refused(&bench, 40), holds::SOON);
+    bench.now += 1_500;
+    bench.used(one, 3);
+    bench
+        .ask(&asking(40))
+        .unwrap()
+        .release(&bench.store, &mut 0)
+        .unwrap();
+    // What was used stays for its window; the rest comes back.
+    bench.used(two, 40);
+    bench
+        .ask(&asking(57))
+        .unwrap()
+        .release(&bench.store, &mut 0)
+        .unwrap();
+    assert!(NEARLY_A_MINUTE.contains(&(refused(&bench, 58) + 1_500)));
+    // What is held on top is not enough for a call that needs more than was ever left.
+    let three = bench.ask(&asking(50)).unwrap();
+    assert_eq!(refused(&bench, 57), holds::SOON);
+    assert!(NEARLY_A_MINUTE.contains(&(refused(&bench, 58) + 1_500)));
+    // A call that never ends leaves with its window.
+    drop(three);
+    bench.now += MINUTE + MINUTE / 60;
+    bench.ask(&asking(100)).unwrap();
+}
+
+#[test]
+fn u13_many_at_once_are_not_sent_away_for_a_window() {
+    let mut bench = Bench::new(&[tokens(18_000, true, WINDOW)]);
+    let calls: Vec<_> = (0..18)
+        .map(|_| bench.ask(&asking(1_000)).unwrap())
+        .collect();
+    assert_eq!(bench.ask(&asking(1_000)).unwrap_err().retry_in, holds::SOON);
+    bench.now += 1_500;
+    for call in calls {
+        bench.used(call, 30);
+    }
+    bench.ask(&asking(1_000)).unwrap();
+}
+
+#[test]
+fn u13_without_reserve_nothing_is_given_back() {
+    let bench = Bench::new(&[tokens(100, false, WINDOW)]);
+    let admission = bench.ask(&asking(40)).unwrap();
+    bench.used(admission, 100);
+    assert!(bench.ask(&asking(1)).unwrap_err().retry_in >= MINUTE);
+}
