@@ -45,6 +45,9 @@ def hang_up(*pieces):
 # What `chat` sends, and what it is taken for.
 CHAT = json.dumps({"messages": [{"role": "user", "content": "Hello"}]}).encode()
 ASKED = estimate()
+# Half an answer in JSON, and what that is taken for.
+HALF = answer(usage(30))[:-5]
+DELIVERED = -(-(len(usage(30)) - 5) // 4)
 # What the backend does; the status callers see; whether the answer is whole; whether a call counted by 200 keeps its
 # place; what is charged to a limit on tokens.
 ENDINGS = {
@@ -52,13 +55,13 @@ ENDINGS = {
     "hangs up at once": (lambda: hang_up(), 503, True, False, 0),
     "resets in the headers": (lambda: [b"HTTP/1.1 200 OK\r\ncontent-ty", 0.1, None], 502, True, False, 0),
     "says no HTTP": (lambda: hang_up(b"SSH-2.0-OpenSSH_9.2\r\n"), 502, True, False, 0),
-    "is silent": (lambda: [30.0], 504, True, False, 0),
-    "resets in a JSON answer": (lambda: [answer(usage(30))[:-5], 0.2, None], 200, False, True, ASKED),
+    "is silent": (lambda: [30.0], 504, True, False, ASKED),
+    "resets in a JSON answer": (lambda: [HALF, 0.2, None], 200, False, True, ASKED + DELIVERED),
     "resets in the events": (lambda: [*stream(EVENT, EVENT), 0.2, None], 200, False, True, ASKED + 2),
     "resets after the usage": (lambda: [*stream(EVENT, SAID), 0.2, None], 200, False, True, 30),
     "hangs up in the events": (lambda: hang_up(*stream(EVENT, SAID)), 200, False, True, 30),
     "is silent in the events": (lambda: [*stream(EVENT, SAID), 30.0], 200, False, True, 30),
-    "is silent in a JSON answer": (lambda: [answer(usage(30))[:-5], 30.0], 200, False, True, ASKED),
+    "is silent in a JSON answer": (lambda: [HALF, 30.0], 200, False, True, ASKED + DELIVERED),
     "sends 204": (lambda: [b"HTTP/1.1 204 No Content\r\n\r\n"], 204, True, False, ASKED),
     "sends 400 without a body": (lambda: [answer(b"", status="400 Bad Request")], 400, True, False, 0),
     "sends 429 without a body": (lambda: [answer(b"", status="429 Too Many Requests")], 429, True, False, 0),

@@ -60,7 +60,7 @@ def test_d12_h7_r15_hundreds_of_clients_leave(start_gateway, stand_ins, phase, h
     part, waits, pieces, keeps_its_place = PHASES[phase]
     behaviour = {"pieces": pieces}
     with Backend(lambda _: iter(behaviour["pieces"])) as backend:
-        limits = {"calls": CLIENTS + 5, "per": "1h", "count": [200]}, {"tokens": 1_000_000, "per": "1h"}
+        limits = {"calls": CLIENTS + 5, "per": "1h", "count": [200]}, {"tokens": 100_000_000, "per": "1h"}
         # Deployments, so that the body decides.
         policy = with_limits(stand_ins, *limits, deployments=["gpt-4o"])
         gateway = start_gateway(
