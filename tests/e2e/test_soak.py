@@ -10,6 +10,7 @@ import pytest
 
 from .harness import Gateway
 from .harness.figures import figure
+from .harness.gateway import CHAT_BODY
 from .harness.load import Load, Memory, Report
 from .harness.processes import cpu, wait_until
 from .harness.traffic import APPS, BOUNDED, MODEL_IN_BODY, SHARED, WINDOW_CALLS, WINDOW_SECONDS, Traffic, total
@@ -169,12 +170,19 @@ def test_r30_both_logs_add_up_to_what_was_answered(soak):
 
 def test_r30_tokens_add_up_to_what_was_used(soak):
     used = soak.traffic.tokens(soak.reports)
-    assert by_labels(soak.gateway, "tollgate_tokens", "app", "kind") == used
-    logged = Counter()
+    logged, estimates = Counter(), []
     for line in soak.gateway.request_log():
-        for kind in ("prompt", "completion", "total"):
+        for kind in ("prompt", "completion", "total", "estimated"):
             logged[app_label(line["app_id"]), kind] += line[f"{kind}_tokens"] or 0
-    assert +logged == {labels: count for labels, count in used.items() if labels[1] != "estimated"}
+        if line["estimated_tokens"] is not None:
+            estimates.append(line["estimated_tokens"])
+    logged = +logged
+    assert by_labels(soak.gateway, "tollgate_tokens", "app", "kind") == logged
+    assert {labels: count for labels, count in logged.items() if labels[1] != "estimated"} == used
+    # A token for four bytes of the request, and for four of what came of the response.
+    prompt = -(-len(CHAT_BODY) // 4)
+    assert len(estimates) == soak.traffic.without_usage(soak.reports)
+    assert all(prompt <= estimate < prompt + 1_000 for estimate in estimates)
     figure("R30", "tokens by application and kind", f"{sum(logged.values())} in metrics and log, all exact", True)
 
 

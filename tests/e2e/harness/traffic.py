@@ -222,10 +222,10 @@ class Traffic:
             "spoofed": kind("200", "x-app-id: admin", uses=CHAT_BODY),
             "override": kind("200", "x-http-method-override: DELETE", uses=CHAT_BODY),
             "websocket": kind("403", "connection: upgrade", "upgrade: websocket", told=None),
-            "escaped": kind("400", told=None, path="/openai%2fmodels"),
-            "underscore": kind("400", "x_app_id: admin", told=None),
+            "escaped": kind("400 RequestNotAccepted", told=None, path="/openai%2fmodels"),
+            "underscore": kind("400 RequestNotAccepted", "x_app_id: admin", told=None),
             "backend-error": kind("503 503", "x-stand-in-status: 503"),
-            "backend-reset": kind("503", "x-stand-in-reset: before-headers"),
+            "backend-reset": kind("503 BackendUnavailable", "x-stand-in-reset: before-headers"),
             "backend-breaks-off": kind("broken", "x-stand-in-reset: mid-body"),
             "leaves": kind("left", "x-stand-in-delay-ms: 3000", leave_ms=100),
         }
@@ -244,7 +244,7 @@ class Traffic:
         return expected
 
     def tokens(self, reports: list[Report]) -> dict[tuple[str, str], int]:
-        """The tokens of each application and kind that were used, from what the backend says of one call."""
+        """The tokens of each application and kind that responses reported, from what the backend says of one call."""
         used = Counter()
         for name, kind in self.kinds.items():
             answered = total(reports, name)
@@ -252,9 +252,12 @@ class Traffic:
             if kind.uses is not None:
                 for what, tokens in self._usage(kind).items():
                     used[app, what] += answered["200"] * tokens
-            # Where the answer did not say: a token for four bytes of the request.
-            used[app, "estimated"] += (answered["broken"] + answered["left"]) * -(-len(CHAT_BODY) // 4)
         return {labels: count for labels, count in used.items() if count}
+
+    def without_usage(self, reports: list[Report]) -> int:
+        """How many calls ended without usage, and are estimated."""
+        answered = [total(reports, name) for name in self.kinds]
+        return sum(answers["broken"] + answers["left"] for answers in answered)
 
     def _usage(self, kind: Kind) -> dict[str, int]:
         body = json.loads(kind.uses) | {"stream": False}
