@@ -384,6 +384,9 @@ impl Gateway {
         changes: &mut HeaderChanges,
     ) -> Result<Step, Stop> {
         let policy = Rc::clone(&self.policy);
+        if head.lacks_target() {
+            return Err(Refusal::Host.into());
+        }
         if policy.api_keys.action == ApiKeyAction::Deny
             && let Some(place) = head.key_place(&policy)
         {

@@ -44,9 +44,11 @@ pub struct HeaderMap {
 }
 
 impl HeaderMap {
-    /// Takes what the host gave. Whatever does not read as pairs is not there.
+    /// Takes what the host gave, its names in lower case: some hosts hand them over as they were sent. Whatever does
+    /// not read as pairs is not there.
     #[must_use]
-    pub fn from_host(bytes: Vec<u8>) -> Self {
+    pub fn from_host(mut bytes: Vec<u8>) -> Self {
+        lower_names(&mut bytes);
         Self { bytes }
     }
 
@@ -100,6 +102,26 @@ impl HeaderMap {
         self.iter()
             .find(|(found, _)| *found == name.as_bytes())
             .map(|(_, value)| value)
+    }
+}
+
+/// Writes the names in lower case, as far as the bytes read as pairs.
+fn lower_names(bytes: &mut [u8]) {
+    let Some((count, _)) = split_size(bytes) else {
+        return;
+    };
+    let table = count.checked_mul(8).and_then(|size| size.checked_add(4));
+    let Some((table, mut data)) = table.and_then(|size| bytes.split_at_mut_checked(size)) else {
+        return;
+    };
+    let mut sizes = table.get(4..).unwrap_or_default();
+    while let Some((name_size, rest)) = split_size(sizes)
+        && let Some((value_size, rest)) = split_size(rest)
+        && let Some((name, after)) = data.split_at_mut_checked(name_size)
+    {
+        name.make_ascii_lowercase();
+        let next = value_size.saturating_add(2);
+        (sizes, data) = (rest, after.get_mut(next..).unwrap_or_default());
     }
 }
 
@@ -273,6 +295,13 @@ impl<'a> RequestHead<'a> {
         let keys = self.key_headers.iter().map(|(name, _)| *name);
         let named = keys.chain(self.foreign.iter().copied());
         named.chain(deployments).chain(credential)
+    }
+
+    /// Whether the gateway hands over no method, or no path where one has to be (RFC 9113 section 8.3.1): then nothing
+    /// can be decided.
+    #[must_use]
+    pub fn lacks_target(&self) -> bool {
+        self.method.is_empty() || (self.path.is_empty() && self.method != b"CONNECT")
     }
 
     /// Whether this is a CORS preflight request (Fetch standard, "CORS protocol").
@@ -608,6 +637,41 @@ mod tests {
                 .iter()
                 .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
         )
+    }
+
+    #[test]
+    fn h3_names_from_a_host_are_in_lower_case() {
+        let pairs: [(&[u8], &[u8]); 4] = [
+            (b":Method", b"POST"),
+            (b"Content-Type", b"Application/JSON"),
+            (b"X-REQUEST-ID", b"A"),
+            (b"", b""),
+        ];
+        let sent = HeaderMap::from_pairs(pairs);
+        let read = HeaderMap::from_host(sent.as_bytes().to_vec());
+        let lower: Vec<_> = pairs
+            .iter()
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec()))
+            .collect();
+        let found: Vec<_> = read
+            .iter()
+            .map(|(name, value)| (name.to_vec(), value.to_vec()))
+            .collect();
+        assert_eq!(found, lower);
+        // What is cut off reads as before.
+        for end in 0..sent.as_bytes().len() {
+            let cut = HeaderMap::from_host(sent.as_bytes()[..end].to_vec());
+            let before = HeaderMap {
+                bytes: sent.as_bytes()[..end].to_vec(),
+            };
+            assert_eq!(cut.iter().count(), before.iter().count(), "{end}");
+            assert!(
+                cut.iter()
+                    .all(|(name, _)| name == name.to_ascii_lowercase())
+            );
+        }
+        let huge = [0xff; 64];
+        assert_eq!(HeaderMap::from_host(huge.to_vec()).iter().count(), 0);
     }
 
     #[test]

@@ -88,6 +88,13 @@ unsafe extern "C" {
         value: *const u8,
         value_size: usize,
     ) -> u32;
+    fn proxy_add_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
     fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
     fn proxy_get_property(
         path: *const u8,
@@ -230,6 +237,20 @@ pub(super) fn header(map: Map, name: &str) -> Outcome<Vec<u8>> {
     // SAFETY: pointer and size are of one slice; the result pointers are live.
     bytes(|data, size| unsafe {
         proxy_get_header_map_value(map.id(), name.as_ptr(), name.len(), data, size)
+    })
+}
+
+/// Adds a request header.
+pub(super) fn add_request_header(name: &str, value: &[u8]) -> Outcome<()> {
+    // SAFETY: pointers and sizes are of one slice each.
+    checked(unsafe {
+        proxy_add_header_map_value(
+            Map::Request.id(),
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        )
     })
 }
 

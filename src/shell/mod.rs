@@ -3,6 +3,7 @@
 mod abi;
 #[cfg(feature = "chaos")]
 mod chaos;
+mod header_writer;
 mod interlock;
 mod logger;
 mod metrics;

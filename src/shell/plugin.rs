@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::abi::{self, HostStore};
+use super::header_writer::HeaderWriter;
 use super::metrics::Metrics;
 use super::stream::Stream;
 use super::waiting::{Waiting, WaitingRoom};
@@ -42,6 +43,7 @@ pub(super) struct Plugin {
     pub(super) policy: Rc<Policy>,
     pub(super) store: Rc<dyn SharedStore>,
     pub(super) metrics: Metrics,
+    pub(super) writer: HeaderWriter,
     waiting: WaitingRoom,
     tick_period: Cell<u32>,
     lacks_state: Cell<bool>,
@@ -62,6 +64,7 @@ impl Plugin {
             policy,
             store,
             metrics: Metrics::default(),
+            writer: HeaderWriter::default(),
             waiting: WaitingRoom::default(),
             tick_period: Cell::new(0),
             lacks_state: Cell::new(false),

@@ -12,7 +12,6 @@ use super::plugin::Plugin;
 use crate::answer::{Answer, ResponseContext};
 use crate::api_version::ApiVersion;
 use crate::body::RequestBody;
-use crate::forward::HeaderChanges;
 use crate::gateway::{Allow, Patience, Pending, Read, Refuse, Verdict, after};
 use crate::limits::{Admission, ResponseStatus, Settlement};
 use crate::metering::{Charge, Meter, is_timeout};
@@ -34,6 +33,8 @@ pub(super) struct Stream {
     headers: HeaderMap,
     /// The head is all of the request.
     has_no_body: bool,
+    /// Its body comes though the head is paused, and is held by the host; whether that is all of it.
+    held: Cell<Option<bool>>,
     phase: Cell<Phase>,
     /// The decision that waits for the body.
     pending: RefCell<Option<Pending>>,
@@ -77,6 +78,7 @@ impl Stream {
             began: abi::now(),
             headers,
             has_no_body,
+            held: Cell::new(None),
             phase: Cell::new(Phase::New),
             pending: RefCell::default(),
             body: RefCell::default(),
@@ -142,15 +144,19 @@ impl Stream {
         if !self.is_waiting() || abi::set_effective_context(self.id).is_err() {
             return None;
         }
+        if self.held.get() == Some(false) {
+            self.refuse_held(plugin);
+            return None;
+        }
         match plugin.decide(self, &abi::now, patience) {
             Some(Verdict::Wait { issuer }) => return Some(issuer),
             Some(Verdict::Allow(allow)) => {
-                if self.allow(plugin, allow) {
+                if self.allow(plugin, allow) && self.see_held(plugin) {
                     resume();
                 }
             }
             Some(Verdict::Read(read)) => {
-                if self.read(plugin, read) {
+                if self.read(plugin, read) && self.see_held(plugin) {
                     resume();
                 }
             }
@@ -181,7 +187,7 @@ impl Stream {
         if let Some(reserved) = with(&self.admission, |admission| admission.reserved()) {
             with(&self.meter, |meter| meter.reserve(reserved));
         }
-        if apply(&allow.changes).is_err() {
+        if plugin.writer.apply(&allow.changes, &self.headers).is_err() {
             self.answer_broken(plugin);
             return false;
         }
@@ -198,7 +204,7 @@ impl Stream {
         let caller = read.pending.told();
         put(&self.pending, Some(read.pending));
         self.phase.set(Phase::Reading);
-        if apply(&read.changes).is_err() {
+        if plugin.writer.apply(&read.changes, &self.headers).is_err() {
             self.answer_broken(plugin);
             return false;
         }
@@ -206,16 +212,47 @@ impl Stream {
         // end before a decision, the gateway's loggers are to know.
         self.set_fields(plugin, &caller, |_| true);
         self.told_early.set(true);
-        if self.has_no_body {
+        if self.has_no_body || self.headers.first("content-length") == Some(b"0") {
             // Decided before the head goes on: only an allowed request opens the interlock.
             return self.see_request(plugin, 0, true) == Action::Continue;
+        }
+        if self.held.get().is_some() {
+            return self.see_held(plugin);
         }
         self.interlock.open(plugin);
         true
     }
 
+    /// Sees a body that the host holds, before it goes on with its head. `false` when the request was answered.
+    fn see_held(&self, plugin: &Plugin) -> bool {
+        if self.held.take().is_none() {
+            return true;
+        }
+        match size_of(abi::Buffer::RequestBody) {
+            Ok(size) => self.see_request(plugin, size, true) == Action::Continue,
+            Err(_) => {
+                self.answer_broken(plugin);
+                false
+            }
+        }
+    }
+
+    /// Refuses a request of whose body a part is held: Envoy would not show this module all that follows it.
+    fn refuse_held(&self, plugin: &Plugin) {
+        let Told { claims, asked, .. } = self.ended(plugin);
+        let refuse = Refuse {
+            refusal: Refusal::Keys { retry_in: 0 },
+            claims,
+            asked,
+        };
+        self.refuse(plugin, refuse);
+    }
+
     /// Sees a piece of the request's body.
     fn see_request(&self, plugin: &Plugin, size: usize, end: bool) -> Action {
+        if self.is_waiting() {
+            self.held.set(Some(end));
+        }
         if !matches!(self.phase.get(), Phase::Reading | Phase::Passed) {
             return Action::Pause;
         }
@@ -632,14 +669,16 @@ fn pass(
     output.map_or(Ok(()), |output| abi::replace_buffer(buffer, size, &output))
 }
 
-fn apply(changes: &HeaderChanges) -> Result<(), abi::Failed> {
-    for name in &changes.remove {
-        abi::remove_header(abi::Map::Request, name)?;
+/// How many bytes a buffer holds.
+fn size_of(buffer: abi::Buffer) -> Result<usize, abi::Failed> {
+    let mut size = 0_usize;
+    loop {
+        let length = abi::buffer(buffer, size, MAX_PIECE)?.len();
+        size = size.saturating_add(length);
+        if length < MAX_PIECE {
+            return Ok(size);
+        }
     }
-    for (name, value) in &changes.set {
-        abi::set_request_header(name, value)?;
-    }
-    Ok(())
 }
 
 fn clean_trailers(policy: &Policy) -> Result<(), abi::Failed> {

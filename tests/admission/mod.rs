@@ -203,3 +203,43 @@ fn l9_report_mode_denies_nothing() {
     assert_eq!(code(&bench.body(head, GPT)), None);
     assert!(bench.head(APP).is_ok());
 }
+
+/// A host that does not say what is asked for: nothing passes, whatever else the request carries.
+#[test]
+fn h1_without_method_or_path_nothing_passes() {
+    let top = json!({
+        "public_paths": ["/", "/status*"], "cors_preflight": "pass", "api_keys": { "action": "strip" },
+    });
+    let token = format!("Bearer {}", SIGNER.token(&v1_claims()));
+    let preflight = ("access-control-request-method", "GET");
+    for head in [
+        vec![(":path", V1)],
+        vec![(":path", "/status")],
+        vec![(":method", ""), (":path", "/status")],
+        vec![(":method", "GET")],
+        vec![(":method", "GET"), (":path", "")],
+        vec![(":method", "GET"), (":path", "?subscription-key=x")],
+        vec![(":method", "OPTIONS"), preflight],
+        vec![],
+    ] {
+        let mut bench = Bench::new(&policy(&top));
+        for authorization in [None, Some(("authorization", token.as_str()))] {
+            let pairs = head.iter().copied().chain(authorization);
+            let pairs = pairs.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+            let (now, headers) = (Time::from_millis(bench.now), HeaderMap::from_pairs(pairs));
+            let store = &*bench.store;
+            let verdict = bench
+                .gateway
+                .decide(&headers, &|| now, store, Patience::Wait);
+            assert_eq!(code(&verdict), Some(Code::InternalError), "{head:?}");
+        }
+    }
+    // A tunnel has no path (RFC 9110 section 9.3.6), and is judged like any other request.
+    let mut bench = Bench::new(&policy(&top));
+    let connect = [
+        (":method", "CONNECT"),
+        (":path", ""),
+        ("authorization", &*token),
+    ];
+    assert_eq!(bench.code_of(&connect), None);
+}

@@ -78,7 +78,7 @@ def test_what_cannot_be_decided_or_done_is_told(stand_ins, directory, call):
     def withhold(config):
         del plugin(config)["vm_config"]["capability_restriction_config"]["allowed_capabilities"][call]
 
-    broken, spoof = (503, "InternalError"), [("x-app-id", "forged")]
+    broken, spoof = (503, "InternalError"), [("x-http-method-override", "DELETE")]
     policy = shipped_policy(stand_ins, forward={"headers": {"x-app-id": "app_id"}})
     gateway = Gateway(directory, stand_ins, policy, edit=withhold)
     try:
@@ -86,11 +86,32 @@ def test_what_cannot_be_decided_or_done_is_told(stand_ins, directory, call):
         wait_until(lambda: gateway.chat(token, spoof).verdict == broken, 20, "keys are there")
         told = gateway.request_log()[-1]
         assert (told["outcome"], told["code"], told["status"]) == ("unavailable", "InternalError", 503)
-        seen = gateway.access_log()[-1]
+        seen = wait_until(gateway.access_log, 15, "the access log is written")[-1]
         assert (seen["outcome"], seen["code"], seen["status"]) == ("unavailable", "InternalError", 503)
         labels = {'code="InternalError"', 'outcome="unavailable"'}
         wait_until(lambda: any(labels <= of for of in gateway.prometheus("tollgate_requests")), 5, "it is counted")
         assert "compare its allowed_capabilities" in gateway.log_text()
+    finally:
+        problems = gateway.stop()
+    assert [problem for problem in problems if RESTRICTED not in problem] == []
+
+
+def test_without_adding_headers_they_are_replaced(stand_ins, directory):
+    """As under a configuration of an earlier version, whose list of capabilities lacks the call."""
+
+    def withhold(config):
+        vm = plugin(config)["vm_config"]
+        del vm["capability_restriction_config"]["allowed_capabilities"]["proxy_add_header_map_value"]
+
+    app, policy = new_app(), shipped_policy(stand_ins, forward={"headers": {"x-app-id": "app_id"}})
+    gateway = Gateway(directory, stand_ins, policy, edit=withhold)
+    try:
+        token = stand_ins.entra.mint(app)
+        for spoof in ([], [("x-app-id", "forged")], []):
+            assert gateway.chat(token, spoof).verdict == (200, None)
+            sent = stand_ins.openai.requests()[-1]["headers"]
+            assert [value for name, value in sent if name.lower() == "x-app-id"] == [app]
+        assert "this host refuses proxy_add_header_map_value" in gateway.log_text()
     finally:
         problems = gateway.stop()
     assert [problem for problem in problems if RESTRICTED not in problem] == []

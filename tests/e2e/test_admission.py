@@ -1,13 +1,15 @@
-"""Requests whose bodies decide: they take their places with their heads, and few of them may be undecided. Row L9."""
+"""Requests whose bodies decide: they take their places with their heads, few of them may be undecided, and none goes on
+before its decision. Rows L9, L11."""
 
 import contextlib
 import json
+import time
 from collections import Counter
 
 import pytest
 
 from .harness import Gateway, new_app, shipped_policy
-from .harness.gateway import CHAT_BODY
+from .harness.gateway import CHAT_BODY, plugin
 from .harness.http2 import Http2
 from .harness.processes import wait_until
 
@@ -83,3 +85,40 @@ def test_l9_a_refused_body_gives_its_place_back(gateway, stand_ins):
     refused = [ask(gateway, stand_ins, NARROW, body) for body in (O1, b"x", b"") * 2]
     assert set(refused) == {(403, "DeploymentNotAllowed")}
     assert [ask(gateway, stand_ins, NARROW) for _ in range(2)] == [PASSES, LIMITED]
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["whole", "in pieces"])
+def test_l11_a_body_that_comes_while_its_request_waits(start_gateway, own_stand_ins, split):
+    """On a listener that hands bodies over though their heads wait, in front of a slow provider."""
+
+    def edit(config):
+        plugin(config)["allow_on_headers_stop_iteration"] = True
+
+    own_stand_ins.entra.behave("all", "delay", delay_ms=800)
+    apps = [{"app_id": NARROW, "deployments": ["gpt-4o"]}]
+    gateway = start_gateway(own_stand_ins, shipped_policy(own_stand_ins, apps=apps), edit=edit)
+    bearer = ("authorization", f"Bearer {own_stand_ins.entra.mint(NARROW)}")
+    head = [(":method", "POST"), (":scheme", "http"), (":authority", "gate"), (":path", V1_CHAT), JSON_TYPE, bearer]
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Http2(gateway.address)) for _ in range(4)]
+        streams = []
+        for client, body in zip(clients, (GPT, O1, GPT, O1), strict=True):
+            stream = client.open(head, end=False)
+            pieces = (body[:20], body[20:-1], body[-1:]) if split else (body,)
+            for index, piece in enumerate(pieces, 1):
+                client.connection.send_data(stream, piece, end_stream=index == len(pieces))
+                client.flush()
+                time.sleep(0.02)
+            streams.append(stream)
+        # One whose body does not end while it waits: what follows would not be seen.
+        open_ended = stack.enter_context(Http2(gateway.address))
+        undecided = open_ended.open(head, end=False)
+        open_ended.connection.send_data(undecided, b'{"model":"gpt-4o"', end_stream=False)
+        open_ended.flush()
+        verdicts = [client.read(stream).answer.verdict for client, stream in zip(clients, streams, strict=True)]
+        assert verdicts == [PASSES, (403, "DeploymentNotAllowed")] * 2
+        assert open_ended.read(undecided).answer.verdict == (503, "KeysUnavailable")
+    assert own_stand_ins.openai.count() == 2
+    # Once there are keys, nothing waits.
+    assert ask(gateway, own_stand_ins, NARROW, O1) == (403, "DeploymentNotAllowed")
+    assert ask(gateway, own_stand_ins, NARROW) == PASSES

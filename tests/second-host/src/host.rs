@@ -7,8 +7,9 @@ use proxy_wasm_host::abi::v0_2_1::types::{BufferType, MapType, Status, StreamTyp
 use proxy_wasm_host::abi::v0_2_1::{
     Access, ContextId, ForeignCall, Invocation, LocalResponse, StreamState,
 };
-use proxy_wasm_host::{Buffer, HeaderMap, HeaderMapExt, VecHeaderMap};
+use proxy_wasm_host::{Buffer, HeaderMap, HeaderMapExt};
 
+use crate::header_map::FieldMap;
 use crate::headers::Headers;
 use crate::process::Script;
 
@@ -65,9 +66,9 @@ pub(crate) struct Local {
 /// What the host knows of one stream.
 #[derive(Default)]
 pub(crate) struct StreamFacts {
-    pub(crate) request_headers: VecHeaderMap,
-    pub(crate) request_trailers: VecHeaderMap,
-    pub(crate) response_headers: VecHeaderMap,
+    pub(crate) request_headers: FieldMap,
+    pub(crate) request_trailers: FieldMap,
+    pub(crate) response_headers: FieldMap,
     pub(crate) request_body: Vec<u8>,
     pub(crate) response_body: Vec<u8>,
     pub(crate) properties: BTreeMap<String, Vec<u8>>,
@@ -117,9 +118,13 @@ impl StreamState for FakeHost {
             Access::Read => Hostcall::GetHeaders,
             Access::Write => Hostcall::SetHeaders,
         })?;
+        let quirk = self.script.header_quirk();
         let stream = self.stream(call, Status::BadArgument)?;
         match map {
-            MapType::HttpRequestHeaders => Ok(&mut stream.request_headers),
+            MapType::HttpRequestHeaders => {
+                stream.request_headers.quirk = quirk;
+                Ok(&mut stream.request_headers)
+            }
             MapType::HttpRequestTrailers => Ok(&mut stream.request_trailers),
             MapType::HttpResponseHeaders => Ok(&mut stream.response_headers),
             _ => Err(Status::BadArgument),

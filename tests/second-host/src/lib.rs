@@ -38,6 +38,7 @@
 
 mod callout;
 mod entra;
+mod header_map;
 mod headers;
 mod host;
 pub mod keys;
@@ -51,6 +52,7 @@ mod vm;
 
 pub use callout::{Callout, Reply};
 pub use entra::Entra;
+pub use header_map::HeaderQuirk;
 pub use headers::Headers;
 pub use host::Hostcall;
 pub use module::Artifact;

@@ -1,6 +1,6 @@
 //! One gateway process: what all of its VMs share.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use proxy_wasm_host::abi::v0_2_1 as abi;
 use proxy_wasm_host::abi::v0_2_1::types::{LogLevel, Status};
 use serde_json::Value;
 
+use crate::header_map::HeaderQuirk;
 use crate::host::Hostcall;
 use crate::store::Store;
 use crate::verifier::Verifier;
@@ -103,17 +104,22 @@ impl abi::LogSink for Log {
 #[derive(Default)]
 pub(crate) struct Script {
     failures: Mutex<BTreeMap<Hostcall, Status>>,
-    reached: Mutex<BTreeSet<Hostcall>>,
+    reached: Mutex<BTreeMap<Hostcall, usize>>,
     verifier: Mutex<Option<Verifier>>,
+    header_quirk: Mutex<HeaderQuirk>,
 }
 
 impl Script {
     /// The status that `call` is to end with, if it is to fail.
     pub(crate) fn check(&self, call: Hostcall) -> Result<(), Status> {
-        lock(&self.reached).insert(call);
+        *lock(&self.reached).entry(call).or_default() += 1;
         lock(&self.failures)
             .get(&call)
             .map_or(Ok(()), |status| Err(*status))
+    }
+
+    pub(crate) fn header_quirk(&self) -> HeaderQuirk {
+        *lock(&self.header_quirk)
     }
 
     pub(crate) fn verifier(&self) -> Option<Verifier> {
@@ -192,15 +198,29 @@ impl Process {
         lock(&self.0.script.failures).insert(call, status);
     }
 
+    /// From here on, the request's headers are kept as in this gateway.
+    pub fn imitate(&self, quirk: HeaderQuirk) {
+        *lock(&self.0.script.header_quirk) = quirk;
+    }
+
     /// From here on, every call works again.
     pub fn heal(&self) {
         lock(&self.0.script.failures).clear();
     }
 
+    /// How often the module made `call` so far.
+    #[must_use]
+    pub fn count(&self, call: Hostcall) -> usize {
+        lock(&self.0.script.reached)
+            .get(&call)
+            .copied()
+            .unwrap_or_default()
+    }
+
     /// Whether the module made `call` so far.
     #[must_use]
     pub fn reached(&self, call: Hostcall) -> bool {
-        lock(&self.0.script.reached).contains(&call)
+        self.count(call) > 0
     }
 
     /// From here on, the host has the foreign function `verify_signature`.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use proxy_wasm_host::VecHeaderMap;
 use serde_json::Value;
 
+use crate::header_map::FieldMap;
 use crate::headers::Headers;
 use crate::host::StreamFacts;
 use crate::vm::{Stream, Vm};
@@ -276,7 +276,7 @@ impl<'vm> Request<'vm> {
             properties.insert("request.path".to_owned(), path.into_bytes());
         }
         let facts = StreamFacts {
-            request_headers: VecHeaderMap::from(self.headers.pairs().to_vec()),
+            request_headers: FieldMap::from(self.headers.pairs().to_vec()),
             properties,
             ..StreamFacts::default()
         };

@@ -7,10 +7,11 @@ use proxy_wasm_host::abi::v0_2_1::types::Action;
 use proxy_wasm_host::abi::v0_2_1::{
     CallScope, ContextId, ContextType, Guest, GuestError, PluginConfig,
 };
-use proxy_wasm_host::{HeaderMapExt as _, Limits, VecHeaderMap};
+use proxy_wasm_host::{HeaderMapExt as _, Limits};
 use serde_json::Value;
 
 use crate::callout::{Callout, Outbox, Reply};
+use crate::header_map::FieldMap;
 use crate::headers::Headers;
 use crate::host::{FakeHost, StreamFacts};
 use crate::module;
@@ -255,12 +256,21 @@ impl Vm {
         }
     }
 
+    /// The body so far arrives while the head is paused, as in Envoy with `allow_on_headers_stop_iteration`: the host holds
+    /// it if it is told to. Answers whether it does.
+    pub fn hold_body(&mut self, stream: Stream, so_far: &[u8], end: bool) -> bool {
+        let size = u32::try_from(so_far.len()).expect("a piece under 4 GB");
+        self.facts_mut(stream).request_body = so_far.to_vec();
+        let action = self.call(|scope| scope.on_request_body(stream.0, size, end));
+        action != Action::Continue
+    }
+
     /// The request ends with trailers; answers those that go on.
     pub fn send_trailers(&mut self, stream: Stream, trailers: &[(&str, &str)]) -> Headers {
         let pairs = trailers
             .iter()
             .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
-        self.facts_mut(stream).request_trailers = VecHeaderMap::from(pairs.collect::<Vec<_>>());
+        self.facts_mut(stream).request_trailers = FieldMap::from(pairs.collect::<Vec<_>>());
         let count = u32::try_from(trailers.len()).expect("few trailers");
         self.call(|scope| scope.on_request_trailers(stream.0, count));
         let facts = self.facts_mut(stream);

@@ -13,6 +13,7 @@ mod credentials;
 mod failures;
 mod forwarding;
 mod host_crypto;
+mod hosts;
 mod interlock;
 mod limits;
 mod memory;
