@@ -19,7 +19,7 @@ use crate::jwt::{
     self, Algorithm, CachedToken, Caller, Claims, Jws, TokenCache, UntrustedToken, Verified,
     VerifyError,
 };
-use crate::keys::{Answer, FetchOutcome, IssuerKeys, Lookup, NextCall, Progress};
+use crate::keys::{Answer, FetchOutcome, IssuerKeys, Lookup, NextCall, Progress, Wanted};
 use crate::limits::{self, Admission, Admitted, Asking, CounterKeys, NamedLimit, Settlement};
 use crate::metering::Meter;
 use crate::operations::{ModelPlace, Operation, Unread, is_deployment};
@@ -496,25 +496,27 @@ impl Gateway {
     ) -> Result<Verified, Stop> {
         let unavailable = Refusal::Keys { retry_in: 0 };
         let state = self.issuers.get_mut(index).ok_or(unavailable)?;
+        let belongs = |of_key: Option<&str>| key_belongs(of_key, token, issuer);
+        let wanted = Wanted {
+            kid: token.kid(),
+            algorithm,
+            belongs: &belongs,
+        };
         // Another worker may have fetched what is missing here.
-        if !matches!(state.keys.lookup(token.kid(), now), Lookup::Found(_))
+        if !matches!(state.keys.lookup(&wanted, now), Lookup::Found(_))
             && let Some(keys) = state.keys.fetched()
-            && keys.sync(store)
+            && keys.sync(store, now)
         {
             self.cache.clear();
         }
-        let key = match state.keys.lookup(token.kid(), now) {
+        let key = match state.keys.lookup(&wanted, now) {
             Lookup::Found(key) => key,
+            Lookup::Unfit => return Err(Refusal::Verify(VerifyError::Signature).into()),
+            Lookup::OfAnother => return Err(Refusal::KeyOfAnother.into()),
             Lookup::Unknown => return Err(Refusal::KeyNotFound.into()),
             Lookup::Wait => return Err(Stop::Wait { issuer: index }),
             Lookup::Unavailable(retry_in) => return Err(Refusal::Keys { retry_in }.into()),
         };
-        if !key_belongs(key.issuer.as_deref(), token, issuer) {
-            return Err(Refusal::KeyOfAnother.into());
-        }
-        if key.algorithm.is_some_and(|only| only != algorithm) {
-            return Err(Refusal::Verify(VerifyError::Signature).into());
-        }
         self.tallies.cache_misses = self.tallies.cache_misses.saturating_add(1);
         jwt::verify(
             token,
@@ -621,7 +623,7 @@ impl Gateway {
                 continue;
             };
             // Tokens verified with keys that are gone, or too old to serve, count no more.
-            let new_set = keys.sync(store);
+            let new_set = keys.sync(store, now);
             let usable = keys.usable(now);
             if new_set || (state.usable && !usable) {
                 self.cache.clear();

@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Url {
     /// `http` or `https`.
     pub scheme: Scheme,
-    /// Host with optional port, lower case.
+    /// Host, lower case, with its port where that is not the scheme's own.
     pub authority: String,
     /// Path and query, beginning with `/`.
     pub path: String,
@@ -66,9 +66,21 @@ impl Url {
         };
         Some(Self {
             scheme,
-            authority: authority.to_ascii_lowercase(),
+            authority: without_default_port(authority, scheme).to_ascii_lowercase(),
             path,
         })
+    }
+}
+
+/// An empty port is the scheme's own as well (RFC 3986 section 6.2.3).
+fn without_default_port(authority: &str, scheme: Scheme) -> &str {
+    let default = match scheme {
+        Scheme::Http => "80",
+        Scheme::Https => "443",
+    };
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.is_empty() || port == default => host,
+        Some(_) | None => authority,
     }
 }
 
@@ -100,6 +112,25 @@ mod tests {
         let of_length = |length: usize| format!("https://h/{}", "x".repeat(length - 10));
         assert!(Url::parse(&of_length(MAX_URL)).is_some());
         assert!(Url::parse(&of_length(MAX_URL + 1)).is_none());
+    }
+
+    #[test]
+    fn k5_the_default_port_is_the_same_host() {
+        for (text, expected) in [
+            ("https://H:443/k", "https://h/k"),
+            ("https://h:/k", "https://h/k"),
+            ("https://h:443", "https://h/"),
+            ("http://h:80/k?x=:443", "http://h/k?x=:443"),
+            ("https://[::1]:443/", "https://[::1]/"),
+            ("https://[fe80::443]/", "https://[fe80::443]/"),
+            ("https://h:80/", "https://h:80/"),
+            ("http://h:443/", "http://h:443/"),
+            ("https://h:8443/", "https://h:8443/"),
+            ("https://h:4443/", "https://h:4443/"),
+        ] {
+            assert_eq!(Url::parse(text).unwrap().to_string(), expected, "{text}");
+        }
+        assert_eq!(Url::parse("https://h:443"), Url::parse("HTTPS://H/"));
     }
 
     #[test]

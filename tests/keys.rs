@@ -10,9 +10,11 @@
 
 mod common;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::{
     APP, AUDIENCE, Bench, NOON, OTHER, SIGNER, TENANT, code, told_apart, v1_claims, v2_claims,
 };
@@ -21,9 +23,11 @@ use tollgate::crypto::KeyError;
 use tollgate::gateway::{FetchReport, MAX_WAIT_MILLIS, MAX_WAITING, Patience, Tallies, Verdict};
 use tollgate::keys::{
     Answer, FetchOutcome, KeySet, KeySetError, MAX_DOCUMENT, MetadataError, NextCall, Schedule,
-    SkipReason, Unreachable,
+    SkipReason, Skipped, Unreachable,
 };
-use tollgate::refusal::Code::{KeysUnavailable, TokenIssuerNotAllowed, TokenSignatureKeyNotFound};
+use tollgate::refusal::Code::{
+    KeysUnavailable, TokenIssuerNotAllowed, TokenSignatureInvalid, TokenSignatureKeyNotFound,
+};
 use tollgate::refusal::Refusal;
 use tollgate::request::HeaderMap;
 use tollgate::store::{Expected, MemoryStore, SharedStore, StoreError, Versioned, Written};
@@ -65,6 +69,7 @@ trait Worker {
     fn reply(&mut self, call: &NextCall, answer: &Answer) -> Result<NextCall, Option<FetchReport>>;
     fn ask(&mut self, token: &str) -> Verdict;
     fn fetch(&mut self, keys: &Value) -> FetchOutcome;
+    fn end(&mut self, call: &NextCall, keys: &Value) -> FetchOutcome;
 }
 
 impl Worker for Bench {
@@ -97,8 +102,12 @@ impl Worker for Bench {
 
     fn fetch(&mut self, keys: &Value) -> FetchOutcome {
         let call = self.begin().expect("a fetch is due");
+        self.end(&call, keys)
+    }
+
+    fn end(&mut self, call: &NextCall, keys: &Value) -> FetchOutcome {
         let call = self
-            .reply(&call, &metadata())
+            .reply(call, &metadata())
             .expect("metadata leads to the keys");
         self.reply(&call, &good(keys))
             .unwrap_err()
@@ -109,6 +118,19 @@ impl Worker for Bench {
 
 fn set(signers: &[&common::Signer]) -> Value {
     json!({ "keys": signers.iter().map(|signer| signer.jwk()).collect::<Vec<_>>() })
+}
+
+fn good_keys(keys: usize) -> FetchOutcome {
+    FetchOutcome::Good {
+        keys,
+        skipped: Vec::new(),
+        missing: Vec::new(),
+    }
+}
+
+fn skipped(kid: &str, reason: SkipReason) -> Skipped {
+    let kid = Some(kid.to_owned());
+    Skipped { kid, reason }
 }
 
 fn waits(verdict: &Verdict) -> bool {
@@ -175,13 +197,7 @@ fn the_first_request_waits_for_the_first_fetch() {
         .reply(&call, &good(&set(&[&SIGNER])))
         .unwrap_err()
         .unwrap();
-    assert_eq!(
-        report.outcome,
-        FetchOutcome::Good {
-            keys: 1,
-            skipped: 0
-        }
-    );
+    assert_eq!(report.outcome, good_keys(1));
     assert_eq!(code(&worker.ask(&token)), None);
 }
 
@@ -289,23 +305,199 @@ fn an_unknown_kid_asks_once_within_the_floor() {
     assert!(fetches <= 2, "{fetches} fetches in ten minutes");
 }
 
+/// A token that lasts for a day.
+fn lasting(signer: &common::Signer) -> String {
+    let mut claims = v1_claims();
+    claims["exp"] = json!(NOON / 1000 + 86_400);
+    signer.token(&claims)
+}
+
 #[test]
-fn a_key_that_is_taken_out_is_refused_even_from_the_cache() {
+fn k1_a_key_that_two_answers_lack_is_refused_even_from_the_cache() {
     let store = Rc::new(MemoryStore::default());
     let mut one = Bench::sharing(&policy(), Rc::clone(&store));
     let mut two = Bench::sharing(&policy(), store);
     one.fetch(&set(&[&SIGNER, &OTHER]));
-    let mut claims = v1_claims();
-    claims["exp"] = json!(NOON / 1000 + 86_400);
-    let token = OTHER.token(&claims);
+    let token = lasting(&OTHER);
     assert_eq!(code(&one.ask(&token)), None);
     assert_eq!(code(&two.ask(&token)), None);
     one.now += 3_600_000;
+    let outcome = FetchOutcome::Good {
+        keys: 1,
+        skipped: Vec::new(),
+        missing: vec![OTHER.kid.clone()],
+    };
+    assert_eq!(one.fetch(&set(&[&SIGNER])), outcome);
+    for wait in [0, 299_999] {
+        one.now += wait;
+        two.now = one.now;
+        for worker in [&mut one, &mut two] {
+            assert!(worker.begin().is_none());
+            let code_of = code(&worker.ask(&token));
+            assert_eq!(code_of, None, "one answer lacked its key, {wait}");
+            let fresh = OTHER.token(&with_exp(worker.now));
+            assert_eq!(code(&worker.ask(&fresh)), None, "new tokens too");
+        }
+    }
+    one.now += 1;
     two.now = one.now;
-    one.fetch(&set(&[&SIGNER]));
+    assert_eq!(one.fetch(&set(&[&SIGNER])), good_keys(1));
     assert_eq!(code(&one.ask(&token)), Some(TokenSignatureKeyNotFound));
     assert!(two.begin().is_none(), "the tick of another worker");
     assert_eq!(code(&two.ask(&token)), Some(TokenSignatureKeyNotFound));
+    assert_eq!(code(&one.ask(&lasting(&SIGNER))), None);
+}
+
+fn with_exp(now: u64) -> Value {
+    common::with(v1_claims(), &json!({ "exp": now / 1000 + 60 }))
+}
+
+/// Providers answer from many places, and not all of them know the same keys at the same time.
+#[test]
+fn k1_no_token_is_refused_because_one_answer_lacked_its_key() {
+    let (both, one, other) = (set(&[&*SIGNER, &*OTHER]), set(&[&*OTHER]), set(&[&*SIGNER]));
+    let mut worker = Bench::new(&policy());
+    worker.fetch(&both);
+    let tokens = [lasting(&SIGNER), lasting(&OTHER)];
+    for keys in [&one, &both, &other, &one, &other, &both, &one, &both] {
+        let call = loop {
+            for token in &tokens {
+                assert_eq!(code(&worker.ask(token)), None);
+            }
+            if let Some(call) = worker.begin() {
+                break call;
+            }
+            worker.now += 10_000;
+        };
+        worker.end(&call, keys);
+        for signer in [&*SIGNER, &*OTHER] {
+            let token = signer.token(&with_exp(worker.now));
+            assert_eq!(code(&worker.ask(&token)), None, "{keys}");
+        }
+    }
+}
+
+#[test]
+fn k1_a_missing_key_goes_after_twice_the_floor_though_nobody_can_be_asked() {
+    let store = Rc::new(MemoryStore::default());
+    let mut one = Bench::sharing(&policy(), Rc::clone(&store));
+    let mut two = Bench::sharing(&policy(), store);
+    one.fetch(&set(&[&SIGNER, &OTHER]));
+    let token = lasting(&OTHER);
+    one.now += 3_600_000;
+    one.fetch(&set(&[&SIGNER]));
+    let came = one.now;
+    let mut failed = 0;
+    while one.now < came + 600_000 {
+        two.now = one.now;
+        if let Some(call) = one.begin() {
+            failed += 1;
+            one.reply(&call, &nothing()).unwrap_err();
+        }
+        two.begin();
+        assert_eq!(code(&one.ask(&token)), None);
+        assert_eq!(code(&two.ask(&token)), None);
+        one.now += 10_000;
+    }
+    assert_eq!(failed, 1, "asked for after at_most_every");
+    for worker in [&mut one, &mut two] {
+        worker.now = came + 600_000;
+        let now = worker.time();
+        worker.gateway.sync(&*worker.store, now);
+        let verdict = worker.ask(&token);
+        // The provider may be asked again, and so the request waits.
+        assert!(waits(&verdict), "{verdict:?}");
+        assert_eq!(code(&worker.ask(&lasting(&SIGNER))), None);
+        assert_eq!(worker.gateway.key_gauges(now).next().unwrap().1, 1);
+    }
+}
+
+#[test]
+fn k1_a_key_that_comes_back_is_as_before() {
+    let mut worker = Bench::new(&policy());
+    worker.fetch(&set(&[&SIGNER, &OTHER]));
+    worker.now += 3_600_000;
+    worker.fetch(&set(&[&SIGNER]));
+    worker.now += 300_000;
+    assert_eq!(worker.fetch(&set(&[&SIGNER, &OTHER])), good_keys(2));
+    worker.now += 600_000;
+    assert!(worker.begin().is_none(), "nothing is to be confirmed");
+    assert_eq!(code(&worker.ask(&lasting(&OTHER))), None);
+    worker.now += 3_000_000;
+    let outcome = worker.fetch(&set(&[&SIGNER]));
+    assert!(
+        matches!(outcome, FetchOutcome::Good { missing, .. } if missing == [OTHER.kid.clone()])
+    );
+    assert_eq!(
+        code(&worker.ask(&lasting(&OTHER))),
+        None,
+        "its time begins anew"
+    );
+}
+
+/// A provider that is asked after its keys had become too old has said nothing of the old ones.
+#[test]
+fn k1_a_set_that_is_too_old_to_serve_leaves_no_key() {
+    let mut worker = Bench::new(&policy());
+    worker.fetch(&set(&[&OTHER]));
+    worker.now += 26 * 3_600_000;
+    assert_eq!(worker.fetch(&set(&[&SIGNER])), good_keys(1));
+    let token = OTHER.token(&with_exp(worker.now));
+    assert_eq!(code(&worker.ask(&token)), Some(TokenSignatureKeyNotFound));
+}
+
+/// Notes what is read.
+struct Noting {
+    store: Rc<MemoryStore>,
+    read: RefCell<Vec<String>>,
+}
+
+impl SharedStore for Noting {
+    fn read(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
+        self.read.borrow_mut().push(key.to_owned());
+        self.store.read(key)
+    }
+
+    fn write(&self, key: &str, value: &[u8], expected: Expected) -> Result<Written, StoreError> {
+        self.store.write(key, value, expected)
+    }
+}
+
+/// Where the set stands in shared data.
+fn set_key(store: &Rc<MemoryStore>, now: Time) -> String {
+    let noting = Noting {
+        store: Rc::clone(store),
+        read: RefCell::default(),
+    };
+    Bench::new(&policy()).gateway.sync(&noting, now);
+    let mut read = noting.read.into_inner().into_iter();
+    read.find(|key| key.ends_with("/set")).unwrap()
+}
+
+/// An update of the module keeps the keys that the version before has shared, and the other way round.
+#[test]
+fn k1_a_set_of_an_earlier_version_serves_and_is_kept() {
+    let mut worker = Bench::new(&policy());
+    worker.fetch(&set(&[&SIGNER, &OTHER]));
+    let keys = KeySet::parse(set(&[&*SIGNER, &*OTHER]).to_string().as_bytes()).unwrap();
+    let key = set_key(&worker.store, worker.time());
+    let shared = worker.store.read(&key).unwrap().unwrap();
+    // As written before there were missing keys: the generation, and the keys.
+    let earlier = [&1_u64.to_le_bytes()[..], keys.normalized().as_bytes()].concat();
+    let version = Expected::Version(shared.version);
+    worker.store.write(&key, &earlier, version).unwrap();
+
+    let mut updated = Bench::sharing(&policy(), Rc::clone(&worker.store));
+    assert!(updated.begin().is_none());
+    assert_eq!(code(&updated.ask(&lasting(&OTHER))), None);
+    updated.now += 3_600_000;
+    updated.fetch(&set(&[&SIGNER]));
+    assert_eq!(code(&updated.ask(&lasting(&OTHER))), None);
+    // What an earlier version reads of it: the same keys, none of them missing.
+    let shared = updated.store.read(&key).unwrap().unwrap().value;
+    let (generation, text) = shared.split_first_chunk::<8>().unwrap();
+    assert_eq!(u64::from_le_bytes(*generation), 2);
+    assert_eq!(KeySet::parse(text).unwrap().normalized(), keys.normalized());
 }
 
 #[test]
@@ -416,13 +608,12 @@ fn bad_answers_change_nothing() {
         .as_array_mut()
         .unwrap()
         .push(json!({ "kty": "RSA", "kid": "bad", "n": "AQ", "e": 7 }));
-    assert_eq!(
-        worker.fetch(&keys),
-        FetchOutcome::Good {
-            keys: 1,
-            skipped: 1
-        }
-    );
+    let outcome = FetchOutcome::Good {
+        keys: 1,
+        skipped: vec![skipped("bad", SkipReason::Malformed)],
+        missing: Vec::new(),
+    };
+    assert_eq!(worker.fetch(&keys), outcome);
 }
 
 /// A key says which of Entra's clouds it is of; the metadata says which cloud the tenant is in.
@@ -439,7 +630,8 @@ fn a_key_of_another_cloud_is_left_out() {
     let report = worker.reply(&call, &good(&keys)).unwrap_err().unwrap();
     let outcome = FetchOutcome::Good {
         keys: 1,
-        skipped: 1,
+        skipped: vec![skipped("key-2", SkipReason::OtherCloud)],
+        missing: Vec::new(),
     };
     assert_eq!(report.outcome, outcome);
     assert_eq!(code(&worker.ask(&SIGNER.token(&v1_claims()))), None);
@@ -735,6 +927,7 @@ impl SharedStore for Overlaid {
             } else {
                 let mut schedule = Schedule::decode(&found.value);
                 schedule.generation = 2;
+                schedule.digest ^= 1;
                 found.value = schedule.encode();
             }
         }
@@ -774,7 +967,8 @@ fn keys_are_left_out_for_a_reason() {
         (SIGNER.jwk(), json!({ "use": 7 }), Some(Malformed)),
         (SIGNER.jwk(), json!({ "key_ops": ["sign", "verify"] }), None),
         (SIGNER.jwk(), json!({ "key_ops": ["encrypt"] }), Some(Use)),
-        (SIGNER.jwk(), json!({ "key_ops": [] }), Some(Use)),
+        (SIGNER.jwk(), json!({ "key_ops": [] }), None),
+        (SIGNER.jwk(), json!({ "key_ops": [7] }), Some(Use)),
         (
             SIGNER.jwk(),
             json!({ "key_ops": "verify" }),
@@ -789,7 +983,7 @@ fn keys_are_left_out_for_a_reason() {
         (SIGNER.jwk(), json!({ "kty": "oct", "k": "AA" }), Some(Kind)),
         (SIGNER.jwk(), json!({ "kty": null }), Some(Malformed)),
         (SIGNER.jwk(), json!({ "n": null }), Some(Malformed)),
-        (SIGNER.jwk(), json!({ "e": "AQAB=" }), Some(Malformed)),
+        (SIGNER.jwk(), json!({ "e": "AQA/" }), Some(Malformed)),
         (
             SIGNER.jwk(),
             json!({ "e": "Aw" }),
@@ -853,18 +1047,16 @@ fn sets_are_bounded_and_a_kid_is_one_key() {
     let twin = common::with(OTHER.jwk(), &json!({ "kid": SIGNER.kid }));
     let set = parse(&[SIGNER.jwk(), p256(), SIGNER.jwk()]).unwrap();
     assert_eq!((set.len(), set.skipped()), (2, &[][..]));
-    let set = parse(&[SIGNER.jwk(), p256(), twin, SIGNER.jwk()]).unwrap();
-    assert!(set.find(&SIGNER.kid).is_none() && set.find("ec").is_some());
-    assert_eq!((set.len(), set.skipped().len()), (1, 2));
-    assert!(
-        set.skipped()
-            .iter()
-            .all(|reason| *reason == SkipReason::Ambiguous)
-    );
+    let set = parse(&[SIGNER.jwk(), p256(), twin.clone(), SIGNER.jwk()]).unwrap();
+    let ambiguous = skipped(&SIGNER.kid, SkipReason::Ambiguous);
+    assert_eq!(set.skipped(), [ambiguous.clone(), ambiguous]);
+    assert_eq!((set.len(), set.find("ec").is_some()), (1, true));
+    let error = KeySetError::NoUsableKey(Some(SkipReason::Ambiguous));
+    assert_eq!(parse(&[SIGNER.jwk(), twin]).err(), Some(error));
     let issuer = json!({ "issuer": "https://i/", "alg": "RS256" });
     let of_issuer = common::with(SIGNER.jwk(), &issuer);
-    let error = KeySetError::NoUsableKey(Some(SkipReason::Ambiguous));
-    assert_eq!(parse(&[SIGNER.jwk(), of_issuer.clone()]).err(), Some(error));
+    let set = parse(&[SIGNER.jwk(), of_issuer.clone()]).unwrap();
+    assert_eq!((set.len(), set.skipped()), (1, &[][..]));
 
     // The same keys in another order are the same text, with all that matters.
     let set = parse(&[of_issuer.clone(), p256()]).unwrap();
@@ -875,6 +1067,130 @@ fn sets_are_bounded_and_a_kid_is_one_key() {
     let again = KeySet::parse(set.normalized().as_bytes()).unwrap();
     assert_eq!(again.find(&SIGNER.kid), set.find(&SIGNER.kid));
     assert_eq!(again.find("ec"), set.find("ec"));
+}
+
+/// A policy with these keys, for tokens of any algorithm.
+fn with_keys(keys: &[Value]) -> Bench {
+    let algorithms = ["RS256", "RS384", "RS512", "ES256"];
+    Bench::new(&json!({ "issuers": [{
+        "tenant_id": TENANT, "audiences": [AUDIENCE], "jwks": { "keys": keys }, "algorithms": algorithms,
+    }] }))
+}
+
+#[test]
+fn k2_a_kid_that_stands_twice_is_chosen_by_the_tokens_algorithm() {
+    let signer = |change: Value| common::with(SIGNER.jwk(), &change);
+    let other = |change: Value| {
+        let jwk = common::with(OTHER.jwk(), &json!({ "kid": SIGNER.kid }));
+        common::with(jwk, &change)
+    };
+    let (rs256, rs512) = (json!({ "alg": "RS256" }), json!({ "alg": "RS512" }));
+    let plain = || json!({});
+    let of_tenant = json!({ "issuer": "https://login.microsoftonline.com/{tenantid}/v2.0" });
+    let of_another = json!({ "issuer": "https://login.microsoftonline.com/another/v2.0" });
+    let curve = common::with(p256(), &json!({ "kid": SIGNER.kid }));
+    let unknown = Some(TokenSignatureKeyNotFound);
+    for (keys, expected) in [
+        (vec![signer(rs256.clone()), other(rs512.clone())], None),
+        (vec![other(rs512.clone()), signer(rs256.clone())], None),
+        (vec![signer(rs256.clone()), signer(rs512.clone())], None),
+        (vec![signer(plain()), signer(rs256.clone())], None),
+        (vec![signer(plain()), signer(plain())], None),
+        (vec![signer(plain()), other(rs512.clone())], None),
+        (vec![curve.clone(), signer(plain())], None),
+        (vec![signer(plain()), curve.clone()], None),
+        (vec![signer(of_tenant), other(of_another)], None),
+        // Two that fit: which of them signs is anybody's guess.
+        (vec![signer(plain()), other(plain())], unknown),
+        (vec![signer(plain()), other(rs256.clone())], unknown),
+        (vec![signer(rs256.clone()), other(plain())], unknown),
+        (
+            vec![other(rs256.clone()), signer(plain()), curve.clone()],
+            unknown,
+        ),
+        // None that fits.
+        (
+            vec![signer(rs512.clone()), curve],
+            Some(TokenSignatureInvalid),
+        ),
+        (
+            vec![other(rs256), signer(rs512)],
+            Some(TokenSignatureInvalid),
+        ),
+    ] {
+        // A key that others can do without, so that there is a set at all.
+        let keys: Vec<_> = keys.into_iter().chain([p256()]).collect();
+        let found = with_keys(&keys).code(&SIGNER.token(&v1_claims()));
+        assert_eq!(found, expected, "{keys:?}");
+        let mut worker = Bench::new(&policy());
+        worker.fetch(&json!({ "keys": keys }));
+        let found = code(&worker.ask(&SIGNER.token(&v1_claims())));
+        assert_eq!(found, expected, "fetched {keys:?}");
+    }
+}
+
+#[test]
+fn k3_lenient_members_are_read_as_what_they_mean() {
+    let pad = |text: &str| format!("{text}{}", "=".repeat((4 - text.len() % 4) % 4));
+    let n = SIGNER.jwk()["n"].as_str().unwrap().to_owned();
+    let zeros = |count: usize, text: &str| {
+        let bytes = URL_SAFE_NO_PAD.decode(text).unwrap();
+        URL_SAFE_NO_PAD.encode([vec![0; count], bytes].concat())
+    };
+    let plain = KeySet::parse(set(&[&*SIGNER]).to_string().as_bytes()).unwrap();
+    for (member, value) in [
+        ("alg", json!(null)),
+        ("use", json!(null)),
+        ("key_ops", json!(null)),
+        ("key_ops", json!([])),
+        ("issuer", json!(null)),
+        ("cloud_instance_name", json!(null)),
+        ("x5c", json!(null)),
+        ("n", json!(pad(&n))),
+        ("n", json!(zeros(1, &n))),
+        ("n", json!(zeros(3, &n))),
+        ("n", json!(pad(&zeros(1, &n)))),
+        ("e", json!("AAEAAQ")),
+        ("e", json!("AAEAAQ==")),
+        ("e", json!("AAAAAAAAAAAAAAABAAE")),
+    ] {
+        let mut jwk = SIGNER.jwk();
+        jwk[member] = value;
+        let keys = json!({ "keys": [jwk] });
+        let found = KeySet::parse(keys.to_string().as_bytes());
+        let found = found.unwrap_or_else(|error| panic!("{keys}: {error}"));
+        assert_eq!(found.normalized(), plain.normalized(), "{keys}");
+        let token = SIGNER.token(&v1_claims());
+        assert_eq!(
+            with_keys(&[keys["keys"][0].clone()]).code(&token),
+            None,
+            "{keys}"
+        );
+    }
+    let point = p256();
+    for member in ["x", "y"] {
+        let mut jwk = point.clone();
+        jwk[member] = json!(pad(point[member].as_str().unwrap()));
+        assert!(KeySet::parse(json!({ "keys": [jwk] }).to_string().as_bytes()).is_ok());
+    }
+}
+
+#[test]
+fn k5_a_default_port_leads_to_no_other_host() {
+    for (port, is_same) in [(":443", true), (":", true), (":444", false), (":80", false)] {
+        let mut worker = Bench::new(&policy());
+        let call = worker.begin().unwrap();
+        let mut document = metadata_document();
+        document["jwks_uri"] = json!(format!("https://login.microsoftonline.com{port}/keys"));
+        let next = worker.reply(&call, &good(&document));
+        assert_eq!(next.is_ok(), is_same, "{port}");
+        if let Ok(call) = next {
+            assert_eq!(
+                call.url.to_string(),
+                "https://login.microsoftonline.com/keys"
+            );
+        }
+    }
 }
 
 /// What the log says of a fetch: one line, and another for each end.
@@ -912,7 +1228,11 @@ fn ends_of_fetches_are_told_apart() {
         Unreachable::Status(500),
         Unreachable::TooLarge,
     ];
-    let good = [0, 1].map(|skipped| FetchOutcome::Good { keys: 2, skipped });
+    let good = [(0, 0), (1, 0), (0, 1)].map(|(left_out, missing)| FetchOutcome::Good {
+        keys: 2,
+        skipped: vec![skipped("k", SkipReason::Use); left_out],
+        missing: vec!["k".to_owned(); missing],
+    });
     let mut ends = vec![FetchOutcome::NotStored];
     ends.extend(good);
     ends.extend(sets.into_iter().chain(of_reasons).map(FetchOutcome::Keys));

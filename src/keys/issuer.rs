@@ -5,15 +5,16 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 
 use super::metadata::{Metadata, MetadataError};
-use super::schedule::Schedule;
-use super::set::{Key, KeySet, KeySetError};
+use super::schedule::{self, GoodSet, Schedule};
+use super::set::{Key, KeySet, KeySetError, Skipped};
+use crate::jwt::Algorithm;
 use crate::policy::{FetchStart, Issuer, KeyFetch, KeySource};
 use crate::store::{self, SharedStore};
 use crate::time::Time;
 use crate::url::Url;
 
 /// One issuer's keys.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum IssuerKeys {
     /// From the policy.
     Inline(KeySet),
@@ -22,7 +23,7 @@ pub enum IssuerKeys {
 }
 
 /// Keys that are fetched.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FetchedKeys {
     fetch: KeyFetch,
     issuers: Vec<String>,
@@ -30,8 +31,8 @@ pub struct FetchedKeys {
     schedule_key: String,
     set_key: String,
     set: Option<KeySet>,
-    /// The generation of `set`.
-    generation: u64,
+    /// The digest of `set` as it was shared.
+    seen: Option<u64>,
     schedule: Schedule,
     /// A request named a `kid` that is not known.
     wanted: bool,
@@ -53,17 +54,51 @@ enum Stage {
     Keys { cloud: Option<String> },
 }
 
-/// What is known of a `kid`.
+/// Which key a token needs.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Its `kid`.
+    pub kid: &'a str,
+    /// Its algorithm.
+    pub algorithm: Algorithm,
+    /// Whether a key that names this issuer, or none, may verify it.
+    pub belongs: &'a dyn Fn(Option<&str>) -> bool,
+}
+
+/// What is known of a key.
 #[derive(Debug)]
 pub enum Lookup<'a> {
     /// The key.
     Found(&'a Key),
-    /// The issuer does not have it, as of an answer that is fresh enough.
+    /// There are keys of this `kid`, none of them for this algorithm.
+    Unfit,
+    /// The key belongs to another issuer.
+    OfAnother,
+    /// The issuer does not have it, as of an answer that is fresh enough; or two different keys are meant.
     Unknown,
     /// A fetch that may bring it is under way or about to begin.
     Wait,
     /// It may exist, but the provider cannot be asked: next try in so many milliseconds.
     Unavailable(u64),
+}
+
+/// Chooses among the keys of one `kid`; `None` where none is meant, or two different ones.
+fn choose<'k>(keys: impl Iterator<Item = &'k Key>, wanted: &Wanted<'_>) -> Option<Lookup<'k>> {
+    let mut chosen: Option<&Key> = None;
+    let mut otherwise = None;
+    for key in keys {
+        if !key.fits(wanted.algorithm) {
+            otherwise.get_or_insert(Lookup::Unfit);
+        } else if !(wanted.belongs)(key.issuer.as_deref()) {
+            otherwise = Some(Lookup::OfAnother);
+        } else if chosen.is_some_and(|chosen| chosen.public.spki() != key.public.spki()) {
+            // Which of the two signs is anybody's guess, so neither does.
+            return None;
+        } else {
+            chosen = Some(key);
+        }
+    }
+    chosen.map(Lookup::Found).or(otherwise)
 }
 
 /// A callout to make.
@@ -98,7 +133,9 @@ pub enum FetchOutcome {
         /// Usable keys.
         keys: usize,
         /// Keys that were left out.
-        skipped: usize,
+        skipped: Vec<Skipped>,
+        /// The `kid`s of keys that serve though the answer lacks them.
+        missing: Vec<String>,
     },
     /// The provider could not be reached or answered something else than 200.
     Unreachable(Unreachable),
@@ -135,8 +172,21 @@ pub struct Answer {
 impl fmt::Display for FetchOutcome {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Good { keys, skipped: 0 } => write!(formatter, "{keys} keys"),
-            Self::Good { keys, skipped } => write!(formatter, "{keys} keys, {skipped} left out"),
+            Self::Good {
+                keys,
+                skipped,
+                missing,
+            } => {
+                write!(formatter, "{keys} keys")?;
+                if !skipped.is_empty() {
+                    write!(formatter, ", {} left out", skipped.len())?;
+                }
+                if !missing.is_empty() {
+                    let missing: Vec<_> = missing.iter().map(String::as_str).collect();
+                    write!(formatter, ", {missing:?} kept until the next answer lacks them too")?;
+                }
+                Ok(())
+            }
             Self::Unreachable(Unreachable::NotSent) => formatter
                 .write_str("the gateway could not send the request; is there such a cluster, and an address for its host?"),
             Self::Unreachable(Unreachable::NoAnswer) => formatter.write_str("no answer"),
@@ -177,11 +227,14 @@ impl IssuerKeys {
         }
     }
 
-    /// Looks a `kid` up. One that is not known asks for a fetch.
-    pub fn lookup(&mut self, kid: &str, now: Time) -> Lookup<'_> {
+    /// Looks a key up. One that is not known asks for a fetch.
+    pub fn lookup<'s>(&'s mut self, wanted: &Wanted<'s>, now: Time) -> Lookup<'s> {
         match self {
-            Self::Inline(set) => set.find(kid).map_or(Lookup::Unknown, Lookup::Found),
-            Self::Fetched(keys) => keys.lookup(kid, now.millis()),
+            Self::Inline(set) => {
+                let keys = set.all_of(wanted.kid, |_| false);
+                choose(keys, wanted).unwrap_or(Lookup::Unknown)
+            }
+            Self::Fetched(keys) => keys.lookup(wanted, now.millis()),
         }
     }
 
@@ -242,32 +295,52 @@ impl FetchedKeys {
             schedule_key: format!("{prefix}/schedule"),
             set_key: format!("{prefix}/set"),
             set: None,
-            generation: 0,
+            seen: None,
             schedule: Schedule::default(),
             wanted: false,
             running: None,
         }
     }
 
-    /// Sees what other workers have done. Answers whether the key set is another one now.
-    pub fn sync(&mut self, store: &dyn SharedStore) -> bool {
+    /// Sees what other workers have done, and what time has ended. Whether the key set is another one now.
+    pub fn sync(&mut self, store: &dyn SharedStore, now: Time) -> bool {
+        let is_new = self.read_shared(store);
+        let refresh = self.fetch.refresh;
+        let now = now.millis();
+        let Some(set) = &mut self.set else {
+            return is_new;
+        };
+        let is_over = |since: u64| {
+            let end = since.saturating_add(refresh.at_most_every.saturating_mul(2));
+            now >= end
+        };
+        let has_dropped = set.drop_departed(is_over);
+        // While the clock is behind, such a key serves nobody and is not lost either.
+        is_new
+            || has_dropped
+            || set.has_departed(|since| schedule::is_departed(since, now, &refresh))
+    }
+
+    fn read_shared(&mut self, store: &dyn SharedStore) -> bool {
         if let Ok(Some(found)) = store.read(&self.schedule_key) {
             self.schedule = Schedule::decode(&found.value);
         }
-        if self.schedule.generation == self.generation {
+        if self.schedule.generation == 0 || self.seen == Some(self.schedule.digest) {
             return false;
         }
         let Ok(Some(found)) = store.read(&self.set_key) else {
             return false;
         };
-        let Some((generation, text)) = found.value.split_first_chunk::<8>() else {
+        let Some((set, _)) = decode_set(&found.value) else {
             return false;
         };
-        let Ok(set) = KeySet::parse(text) else {
+        // A set is written before its digest, and so what is read may be newer: then it is read again.
+        let digest = digest(&set);
+        if self.seen == Some(digest) {
             return false;
-        };
+        }
         self.set = Some(set);
-        self.generation = u64::from_le_bytes(*generation);
+        self.seen = Some(digest);
         true
     }
 
@@ -279,7 +352,7 @@ impl FetchedKeys {
             Some(_) => self.schedule.failures,
             None => 0,
         };
-        (self.generation, failures, self.schedule.fetched_at)
+        (self.seen.unwrap_or(0), failures, self.schedule.fetched_at)
     }
 
     /// Whether there is a set that may serve now.
@@ -295,18 +368,20 @@ impl FetchedKeys {
         self.fetch.refresh.timeout
     }
 
-    fn lookup(&mut self, kid: &str, now: u64) -> Lookup<'_> {
-        let refresh = &self.fetch.refresh;
+    fn lookup<'s>(&'s mut self, wanted: &Wanted<'s>, now: u64) -> Lookup<'s> {
+        let refresh = self.fetch.refresh;
         let Some(set) = self
             .set
             .as_ref()
-            .filter(|_| self.schedule.usable(now, refresh))
+            .filter(|_| self.schedule.usable(now, &refresh))
         else {
             return Lookup::Wait;
         };
-        if let Some(key) = set.find(kid) {
-            return Lookup::Found(key);
+        let is_departed = move |since| schedule::is_departed(since, now, &refresh);
+        if let Some(known) = choose(set.all_of(wanted.kid, is_departed), wanted) {
+            return known;
         }
+        let refresh = &refresh;
         if self.schedule.in_flight(now) || self.schedule.floor_passed(now, refresh) {
             self.wanted = true;
             return Lookup::Wait;
@@ -417,58 +492,86 @@ impl FetchedKeys {
         FetchOutcome::Unreachable(Unreachable::NotSent)
     }
 
-    /// Shares a good set. An attempt whose lease another has taken still counts when it began
-    /// after the set that is there: what it brings is newer.
+    /// Shares a good set. An attempt whose lease another has taken still counts, unless what a later one brought is
+    /// there.
     fn succeed(
         &mut self,
-        set: &KeySet,
+        answer: &KeySet,
         attempt: u64,
         began: u64,
         store: &dyn SharedStore,
         now: Time,
     ) -> Progress {
-        let text = set.normalized();
-        let digest = Sha256::digest(text.as_bytes());
-        let digest = digest
-            .first_chunk()
-            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
         let refresh = self.fetch.refresh;
-        let end = |value: Option<&[u8]>| {
-            let before = value.map(Schedule::decode).unwrap_or_default();
-            let mine = before.attempt == attempt;
-            if !mine && began <= before.fetched_at {
-                return None;
+        let found = store.read(&self.schedule_key).ok().flatten();
+        let before = found.map(|found| Schedule::decode(&found.value));
+        let before = before.unwrap_or_default();
+        // The set first, so that whoever sees the new digest finds its keys.
+        let shared = store::update(store, &self.set_key, |value| {
+            let there = value.and_then(decode_set);
+            if there
+                .as_ref()
+                .is_some_and(|(_, of)| *of > attempt && self.has_begun(*of, store))
+            {
+                return (None, None);
             }
+            let mut set = answer.clone();
+            if let Some((earlier, _)) = there.filter(|_| before.usable(now.millis(), &refresh)) {
+                set.keep_missing(&earlier, now.millis(), |since| {
+                    schedule::confirms(since, began, now.millis(), &refresh)
+                        || schedule::is_departed(since, now.millis(), &refresh)
+                });
+            }
+            // Earlier versions read a generation first.
+            let generation = before.after_set(digest(&set)).generation;
+            let bytes = [
+                &generation.to_le_bytes()[..],
+                set.to_shared(attempt).as_bytes(),
+            ]
+            .concat();
+            (Some(set), Some(bytes))
+        });
+        let set = match shared.map(|shared| shared.answer) {
+            Ok(Some(set)) => set,
+            Ok(None) => return Progress::Stray,
+            Err(_) => return self.not_stored(attempt, store),
+        };
+        let ended = store::update(store, &self.schedule_key, |value| {
+            let before = value.map(Schedule::decode).unwrap_or_default();
+            // Another worker's may have come since. Whoever is last here names the set that is there.
+            let there = store.read(&self.set_key).ok().flatten();
+            let there = there.and_then(|found| decode_set(&found.value));
+            let good = good_set(there.as_ref().map_or(&set, |(there, _)| there), now);
             let mut after = before;
-            after.succeed(now.millis(), &refresh, digest, now.nanos());
-            if !mine {
+            after.succeed(now.millis(), &refresh, good);
+            if before.attempt != attempt {
                 after.lease_until = before.lease_until;
             }
-            Some(after)
-        };
-        // The set first, so that whoever sees the new generation finds its keys.
-        let found = store.read(&self.schedule_key);
-        let next = found
-            .ok()
-            .and_then(|found| end(found.as_ref().map(|f| f.value.as_slice())));
-        let Some(next) = next else {
-            return Progress::Stray;
-        };
-        let bytes = [&next.generation.to_le_bytes()[..], text.as_bytes()].concat();
-        let stored = store::update(store, &self.set_key, |_| ((), Some(bytes.clone()))).is_ok()
-            && store::update(store, &self.schedule_key, |value| {
-                let after = end(value);
-                (after.is_some(), after.map(|after| after.encode()))
-            })
-            .is_ok_and(|updated| updated.answer);
-        if !stored {
-            self.fail(attempt, store);
-            return Progress::Done(FetchOutcome::NotStored);
+            ((), Some(after.encode()))
+        });
+        if ended.is_err() {
+            return self.not_stored(attempt, store);
         }
         Progress::Done(FetchOutcome::Good {
-            keys: set.len(),
-            skipped: set.skipped().len(),
+            keys: answer.len(),
+            skipped: answer.skipped().to_vec(),
+            missing: set.departing().map(str::to_owned).collect(),
         })
+    }
+
+    /// Whether there was such an attempt. A set that claims one which nobody has begun is of no schedule that there
+    /// is, and nothing is newer than such a set.
+    fn has_begun(&self, attempt: u64, store: &dyn SharedStore) -> bool {
+        let schedule = store.read(&self.schedule_key);
+        let begun = |found: Option<store::Versioned>| {
+            found.map_or(0, |found| Schedule::decode(&found.value).attempt)
+        };
+        schedule.is_ok_and(|found| attempt <= begun(found))
+    }
+
+    fn not_stored(&mut self, attempt: u64, store: &dyn SharedStore) -> Progress {
+        self.fail(attempt, store);
+        Progress::Done(FetchOutcome::NotStored)
     }
 
     fn fail(&mut self, attempt: u64, store: &dyn SharedStore) {
@@ -486,6 +589,28 @@ impl FetchedKeys {
             ((), Some(schedule.encode()))
         });
     }
+}
+
+/// A set as it stands in shared data, and the attempt that brought it. Before it stands its generation, which
+/// earlier versions go by.
+fn decode_set(bytes: &[u8]) -> Option<(KeySet, u64)> {
+    let (_, text) = bytes.split_first_chunk::<8>()?;
+    KeySet::parse_shared(text).ok()
+}
+
+fn good_set(set: &KeySet, now: Time) -> GoodSet {
+    GoodSet {
+        digest: digest(set),
+        missing: set.departing().next().is_some(),
+        seed: now.nanos(),
+    }
+}
+
+/// Tells equal sets from others.
+fn digest(set: &KeySet) -> u64 {
+    let digest = Sha256::digest(set.normalized().as_bytes());
+    let digest = digest.first_chunk();
+    digest.map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// The body of an answer that is one: status 200, complete, and not larger than the host holds.

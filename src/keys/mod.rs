@@ -9,8 +9,8 @@ mod schedule;
 mod set;
 
 pub use issuer::{
-    Answer, FetchOutcome, FetchedKeys, IssuerKeys, Lookup, NextCall, Progress, Unreachable,
+    Answer, FetchOutcome, FetchedKeys, IssuerKeys, Lookup, NextCall, Progress, Unreachable, Wanted,
 };
 pub use metadata::{Metadata, MetadataError};
-pub use schedule::Schedule;
-pub use set::{Key, KeySet, KeySetError, MAX_DOCUMENT, MAX_KEYS, SkipReason};
+pub use schedule::{GoodSet, Schedule};
+pub use set::{Key, KeySet, KeySetError, MAX_DOCUMENT, MAX_KEYS, SkipReason, Skipped};

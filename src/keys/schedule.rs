@@ -5,6 +5,8 @@
 //! - In the background every `every`, a little earlier by chance so that gateways spread out.
 //! - For an unknown `kid`, or after a failure with a usable set: when `at_most_every` has passed
 //!   since the last attempt, whatever callers send.
+//! - To confirm that a key is gone which the last good answer lacked: when `at_most_every` has passed since that
+//!   answer.
 //! - One at a time: whoever begins a fetch holds a lease, which ends by itself in case the VM
 //!   that holds it goes away.
 //!
@@ -178,16 +180,33 @@ impl Schedule {
         self.lease_until = now.saturating_add(lease_millis(refresh.timeout));
     }
 
-    /// Ends an attempt with a good set. `seed` spreads the next one.
-    pub fn succeed(&mut self, now: u64, refresh: &Refresh, digest: u64, seed: u64) {
+    /// Ends an attempt with a good set. `seed` spreads the next one, unless a key is `missing` in this one: then
+    /// the next is asked for as soon as it may be.
+    pub fn succeed(&mut self, now: u64, refresh: &Refresh, good: GoodSet) {
+        let GoodSet {
+            digest,
+            missing,
+            seed,
+        } = good;
+        *self = self.after_set(digest);
+        self.fetched_at = now;
+        let interval = if missing {
+            refresh.at_most_every
+        } else {
+            jittered(refresh.every, seed)
+        };
+        self.next_at = now.saturating_add(interval);
+        self.lease_until = 0;
+        self.failures = 0;
+    }
+
+    /// The same with another set, if it is another.
+    pub(super) fn after_set(mut self, digest: u64) -> Self {
         if self.generation == 0 || self.digest != digest {
             self.generation = self.generation.saturating_add(1);
             self.digest = digest;
         }
-        self.fetched_at = now;
-        self.next_at = now.saturating_add(jittered(refresh.every, seed));
-        self.lease_until = 0;
-        self.failures = 0;
+        self
     }
 
     /// Ends an attempt without one.
@@ -195,6 +214,28 @@ impl Schedule {
         self.lease_until = 0;
         self.failures = self.failures.saturating_add(1);
     }
+}
+
+/// What a schedule keeps of a good set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GoodSet {
+    /// Tells equal key sets from others.
+    pub digest: u64,
+    /// Whether a key serves that the answer lacks.
+    pub missing: bool,
+    /// Chance.
+    pub seed: u64,
+}
+
+/// Whether a key that the newest answer lacks has served long enough: for twice `at_most_every`.
+pub(super) fn is_departed(missing_since: u64, now: u64, refresh: &Refresh) -> bool {
+    elapsed(missing_since, now) >= refresh.at_most_every.saturating_mul(2)
+}
+
+/// Whether an answer that was asked for at `began` and has come confirms that a key is gone. One that was asked for
+/// before the key was first missing confirms nothing, however long it took.
+pub(super) fn confirms(missing_since: u64, began: u64, now: u64, refresh: &Refresh) -> bool {
+    is_ahead(missing_since, now) || began >= missing_since.saturating_add(refresh.at_most_every)
 }
 
 /// Whether a stamp is from before the clock was set back.
@@ -237,11 +278,43 @@ mod tests {
     };
     const T: u64 = 1_772_366_400_000;
 
+    fn set(digest: u64, seed: u64) -> GoodSet {
+        GoodSet {
+            digest,
+            missing: false,
+            seed,
+        }
+    }
+
+    #[test]
+    fn k1_a_missing_key_is_asked_for_after_the_floor_and_serves_for_two() {
+        let mut schedule = loaded();
+        let came = T + 3_600_000;
+        schedule.begin(came, &REFRESH);
+        let good = GoodSet {
+            missing: true,
+            ..set(8, 0)
+        };
+        schedule.succeed(came, &REFRESH, good);
+        assert!(!schedule.due(came + 299_999, &REFRESH, true));
+        assert!(schedule.due(came + 300_000, &REFRESH, false));
+        let asked = |began| confirms(came, began, came + 301_000, &REFRESH);
+        assert!(!asked(came + 299_999) && asked(came + 300_000));
+        // Asked for before the answer that lacked it came, and late.
+        assert!(!asked(came - 10_000));
+        assert!(confirms(came, came - 3_601_000, came - 3_600_000, &REFRESH));
+        assert!(!is_departed(came, came + 599_999, &REFRESH));
+        assert!(is_departed(came, came + 600_000, &REFRESH));
+        // A clock that was set back makes no key serve longer.
+        assert!(is_departed(came, came - 3_600_000, &REFRESH));
+        assert!(!is_departed(came, came - 1, &REFRESH));
+    }
+
     fn loaded() -> Schedule {
         let mut schedule = Schedule::default();
         assert!(schedule.due(T, &REFRESH, false));
         schedule.begin(T, &REFRESH);
-        schedule.succeed(T, &REFRESH, 7, 0);
+        schedule.succeed(T, &REFRESH, set(7, 0));
         schedule
     }
 
@@ -271,7 +344,7 @@ mod tests {
         for seed in 0..100 {
             let mut schedule = Schedule::default();
             schedule.begin(T, &equal);
-            schedule.succeed(T, &equal, 7, seed * 1_000_003);
+            schedule.succeed(T, &equal, set(7, seed * 1_000_003));
             assert!(!schedule.due(T + 4_999, &equal, true));
             assert!(schedule.due(T + 5_000, &equal, false));
         }
@@ -308,7 +381,7 @@ mod tests {
         let mut waits: Vec<u64> = (0..1000)
             .map(|seed| {
                 let mut schedule = Schedule::default();
-                schedule.succeed(T, &REFRESH, 7, seed * 1_000_003);
+                schedule.succeed(T, &REFRESH, set(7, seed * 1_000_003));
                 schedule.next_at - T
             })
             .collect();
@@ -353,7 +426,7 @@ mod tests {
         assert!(schedule.due(began, &hasty, true));
         schedule.begin(began, &hasty);
         let came = began + 3_000;
-        schedule.succeed(came, &hasty, 7, 0);
+        schedule.succeed(came, &hasty, set(7, 0));
         assert!(!schedule.floor_passed(came, &hasty));
         assert!(!schedule.due(came + 999, &hasty, true));
         assert_eq!(schedule.next_attempt_in(came + 400, &hasty), 600);
@@ -394,9 +467,9 @@ mod tests {
     fn equal_sets_keep_the_generation() {
         let mut schedule = loaded();
         assert_eq!(schedule.generation, 1);
-        schedule.succeed(T + 1, &REFRESH, 7, 0);
+        schedule.succeed(T + 1, &REFRESH, set(7, 0));
         assert_eq!(schedule.generation, 1);
-        schedule.succeed(T + 2, &REFRESH, 8, 0);
+        schedule.succeed(T + 2, &REFRESH, set(8, 0));
         assert_eq!(schedule.generation, 2);
     }
 

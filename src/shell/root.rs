@@ -17,6 +17,10 @@ use crate::policy::Policy;
 /// Largest configuration that is read, in bytes.
 const MAX_CONFIGURATION: usize = 64 * 1024 * 1024;
 
+/// What a provider may send: metadata, and key sets, which some serve under their own type alone (RFC 7517
+/// section 8.5.1).
+const ACCEPT: &str = "application/json, application/jwk-set+json";
+
 /// The root context of one plugin in one VM.
 pub(super) struct Root {
     id: u32,
@@ -41,7 +45,7 @@ impl Root {
             (":scheme", call.url.scheme.as_str()),
             (":authority", call.url.authority.as_str()),
             (":path", call.url.path.as_str()),
-            ("accept", "application/json"),
+            ("accept", ACCEPT),
             (
                 "user-agent",
                 concat!("tollgate/", env!("CARGO_PKG_VERSION")),

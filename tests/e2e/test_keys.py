@@ -16,7 +16,7 @@ from .harness.direct import answer_directly
 from .harness.figures import figure
 from .harness.load import Memory
 from .harness.processes import wait_until
-from .harness.tokens import Signer, claims
+from .harness.tokens import Signer, b64, claims, unb64
 
 UNAVAILABLE = (503, "KeysUnavailable")
 KEY = (401, "TokenSignatureKeyNotFound")
@@ -79,9 +79,47 @@ def test_f11_g4_a_removed_key_is_refused_also_for_known_tokens(start_gateway, ow
     time.sleep(1.1)
     own_stand_ins.entra.rotate(keep_old=False)
     assert gateway.chat(own_stand_ins.entra.mint()).verdict == PASSES
-    # Both workers see it; the floor between two fetches has to pass for the unknown kid.
-    time.sleep(1.5)
+    # A second answer lacks it, asked for after the floor; another floor has to pass for the unknown kid.
+    wait_until(lambda: {gateway.chat(old).verdict for _ in range(8)} == {KEY}, 8, "the old key is gone")
     assert {gateway.chat(old).verdict for _ in range(8)} == {KEY}
+
+
+def test_k1_one_answer_without_a_key_refuses_nobody(start_gateway, own_stand_ins):
+    first, second = Signer(kid="first"), Signer(kid="second")
+    own_stand_ins.entra.publish(first.jwk(), second.jwk())
+    gateway = start_gateway(own_stand_ins, with_refresh(own_stand_ins, every="3s", at_most_every="2s"))
+    known = entra_token(first)
+    assert {gateway.chat(known).verdict for _ in range(8)} == {PASSES}
+
+    def fetches():
+        return own_stand_ins.entra.stats()["keys"]
+
+    for keys in ([second], [first, second], [second], [first]):
+        before = fetches()
+        own_stand_ins.entra.publish(*(signer.jwk() for signer in keys))
+        while fetches() == before:
+            assert {gateway.chat(token).verdict for token in (known, entra_token(first))} == {PASSES}, keys
+            time.sleep(0.05)
+        for _ in range(10):
+            assert {gateway.chat(token).verdict for token in (known, entra_token(first))} == {PASSES}, keys
+            time.sleep(0.05)
+
+
+def test_k1_a_missing_key_ends_in_an_outage_too(start_gateway, own_stand_ins):
+    first, second = Signer(kid="first"), Signer(kid="second")
+    own_stand_ins.entra.publish(first.jwk(), second.jwk())
+    gateway = start_gateway(own_stand_ins, with_refresh(own_stand_ins, every="2s", at_most_every="2s"))
+    known = entra_token(first)
+    assert gateway.chat(known).verdict == PASSES
+    own_stand_ins.entra.publish(second.jwk())
+    before = own_stand_ins.entra.stats()["keys"]
+    wait_until(lambda: own_stand_ins.entra.stats()["keys"] > before, 8, "the answer without it")
+    own_stand_ins.entra.behave("all", "status", status=500)
+    missing = time.monotonic()
+    assert gateway.chat(known).verdict == PASSES
+    wait_until(lambda: gateway.chat(known).verdict != PASSES, 10, "the missing key ends")
+    assert 3 < time.monotonic() - missing < 6
+    assert gateway.chat(entra_token(second)).verdict == PASSES
 
 
 def test_keys_are_refreshed_in_the_background(start_gateway, own_stand_ins):
@@ -420,6 +458,29 @@ def test_a8_two_keys_of_one_kid(start_gateway, own_stand_ins):
     assert gateway.chat(entra_token(good)).verdict == PASSES
     for signer in (first, second):
         assert gateway.chat(entra_token(signer)).status == 401
+
+
+def test_k2_k3_key_sets_as_providers_write_them(start_gateway, own_stand_ins):
+    zero = "n with a leading zero byte"
+    signers = {name: Signer(kid=name) for name in ("null", "no operations", zero, "padded", "alg", "once")}
+    lenient = {
+        "null": {"alg": None, "use": None, "key_ops": None, "issuer": None},
+        "no operations": {"key_ops": []},
+    }
+    jwks = [signer.jwk(**lenient.get(name, {})) for name, signer in signers.items() if name != "alg"]
+    for jwk in jwks:
+        if jwk["kid"] == zero:
+            jwk["n"] = b64(b"\0" + unb64(jwk["n"]))
+        if jwk["kid"] == "padded":
+            jwk["n"] += "=" * (-len(jwk["n"]) % 4)
+    # Under one kid: for another algorithm, of another kind, and the same once more.
+    other = Signer(kid="alg").jwk(alg="RS512")
+    jwks += [other, signers["alg"].jwk(alg="RS256"), signers["once"].jwk(alg="RS256"), signers["once"].jwk()]
+    own_stand_ins.entra.publish(*jwks)
+    gateway = start_gateway(own_stand_ins)
+    verdicts = {name: gateway.chat(entra_token(signer)).verdict for name, signer in signers.items()}
+    assert verdicts.pop("alg") == PASSES
+    assert set(verdicts.values()) == {PASSES}, verdicts
 
 
 def test_c4_a_keys_own_issuer_agrees_with_the_tokens(start_gateway, own_stand_ins):

@@ -100,12 +100,36 @@ fn a_retired_key_is_refused() {
     let (process, mut vm, mut entra) = loaded(&fetching());
     entra.jwks = keys::jwks(&[keys::rsa(1)]);
     assert!(vm.request().bearer(&good(&process)).send().is_forwarded());
-    live(&process, &mut entra, seconds(3700), 200, &mut [&mut vm]);
+    live(&process, &mut entra, seconds(4000), 200, &mut [&mut vm]);
     let old = vm.request().bearer(&good(&process)).open();
     live(&process, &mut entra, seconds(10), 20, &mut [&mut vm]);
     assert_eq!(vm.answer(old).code(), "TokenSignatureKeyNotFound");
     let new = Token::v1(&process).sign(keys::rsa(1));
     assert!(vm.request().bearer(&new).send().is_forwarded());
+}
+
+#[test]
+fn k1_one_answer_without_a_key_refuses_no_token_of_it() {
+    let (process, mut vm, mut entra) = loaded(&fetching());
+    let token = Token::v1(&process).claim("exp", process.clock().seconds() + 86_400);
+    let token = token.sign(keys::rsa(0));
+    assert!(vm.request().bearer(&token).send().is_forwarded());
+    entra.jwks = keys::jwks(&[keys::rsa(1)]);
+    let asked = entra.key_requests;
+    while entra.key_requests == asked {
+        live(&process, &mut entra, seconds(10), 10, &mut [&mut vm]);
+    }
+    entra.jwks = keys::jwks(&[keys::rsa(0), keys::rsa(1)]);
+    for _ in 0..40 {
+        live(&process, &mut entra, seconds(10), 10, &mut [&mut vm]);
+        assert!(vm.request().bearer(&token).send().is_forwarded());
+        assert!(vm.request().bearer(&good(&process)).send().is_forwarded());
+    }
+    assert_eq!(
+        entra.key_requests,
+        asked + 2,
+        "asked again after five minutes"
+    );
 }
 
 #[test]
@@ -134,7 +158,7 @@ fn a_cached_token_of_a_retired_key_is_refused() {
         .sign(keys::rsa(0));
     assert!(vm.request().bearer(&token).send().is_forwarded());
     entra.jwks = keys::jwks(&[keys::rsa(1)]);
-    live(&process, &mut entra, seconds(3700), 200, &mut [&mut vm]);
+    live(&process, &mut entra, seconds(4000), 200, &mut [&mut vm]);
     let stream = vm.request().bearer(&token).open();
     live(&process, &mut entra, seconds(10), 20, &mut [&mut vm]);
     assert_eq!(vm.answer(stream).code(), "TokenSignatureKeyNotFound");
