@@ -225,7 +225,7 @@ fn metadata(input: &[u8]) -> String {
     // The default port, or an empty one, is the same host.
     let rest = rest
         .strip_prefix(":443")
-        .or(rest.strip_prefix(':'))
+        .or_else(|| rest.strip_prefix(':'))
         .unwrap_or(rest);
     assert!(rest.is_empty() || rest.starts_with(['/', '?']), "{written}");
     assert!(!rest.contains(['#', '\\', ' ']), "{written}");
