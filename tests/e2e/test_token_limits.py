@@ -152,7 +152,7 @@ def held(tokens: int, per: str = "60s") -> dict:
     return {"tokens": tokens, "per": per, "reserve": True}
 
 
-def test_what_a_call_may_use_is_held_until_it_ends(start):
+def test_u13_what_a_call_may_use_is_held_until_it_ends(start):
     begun, go_on = threading.Semaphore(0), threading.Event()
 
     def script(_):
@@ -174,6 +174,8 @@ def test_what_a_call_may_use_is_held_until_it_ends(start):
     refused = chat(gateway, token, max_tokens=100)
     assert refused.verdict == LIMITED
     assert refused.header("x-ratelimit-remaining-tokens") == "0"
+    # What is held comes back when the calls end, not when the window has passed (row U13).
+    assert refused.header("retry-after") == "2" and refused.header("x-should-retry") is None
     go_on.set()
     for thread in threads:
         thread.join()
