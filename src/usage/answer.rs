@@ -120,6 +120,11 @@ impl JsonUsageReader {
         self.usage
     }
 
+    /// Whether there was one.
+    pub(super) fn has_usage(&self) -> bool {
+        self.usage.is_some()
+    }
+
     /// Whether the answer says that something failed.
     #[must_use]
     pub fn is_error(&self) -> bool {

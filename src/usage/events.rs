@@ -271,14 +271,17 @@ impl EventStreamReader {
 
     fn event_ends(&mut self) -> Piece {
         let only_usage = self.is_only_usage();
-        let says_tokens = self.event.says_tokens();
-        self.usage = self.usage();
+        // Most events have none.
+        let has_usage = self.event.data.has_usage();
+        if has_usage {
+            self.usage = self.usage();
+        }
         self.error = self.is_error();
         self.done = self.is_done();
         if self.event.has_data && !self.event.is_done() && !self.event.data.is_empty() {
             self.events = self.events.saturating_add(1);
         }
-        if says_tokens {
+        if has_usage && self.event.says_tokens() {
             self.of_steps = self.event.data.is_step();
             self.covered = self.events;
         }
