@@ -349,6 +349,7 @@ def test_events_are_not_held_back(start_gateway, stand_ins):
         assert len(arrived) == 5
 
 
+@pytest.mark.alone
 def test_r20_an_event_is_not_late(start_gateway, stand_ins):
     """Events carry the time at which they were sent; they arrive within 5 ms, but for one in a hundred."""
     count, rounds, wanted = 400, 5, 0.005
