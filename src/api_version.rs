@@ -6,34 +6,50 @@ const NAMES: [&[u8]; 3] = [b"latest", b"preview", b"v1"];
 /// What follows the date of a version that is not stable.
 const PREVIEW: &[u8] = b"-preview";
 
+/// Longest version: a date with [`PREVIEW`].
+const MAX_LENGTH: usize = "yyyy-mm-dd-preview".len();
+
 /// A version in one of Azure's forms: a date, alone or with `-preview`, or a name. Nothing else is
 /// one, so that what is told of a request holds no key that was put there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ApiVersion<'a>(&'a [u8]);
+pub struct ApiVersion {
+    text: [u8; MAX_LENGTH],
+    length: usize,
+}
 
-impl<'a> ApiVersion<'a> {
-    /// Reads the parameter's value.
+impl ApiVersion {
+    /// Reads the parameter's value, in any case.
     #[must_use]
-    pub fn read(value: &'a [u8]) -> Option<Self> {
-        let dated = || is_date(value.strip_suffix(PREVIEW).unwrap_or(value));
-        (NAMES.contains(&value) || dated()).then_some(Self(value))
+    pub fn read(value: impl IntoIterator<Item = u8>) -> Option<Self> {
+        let mut version = Self {
+            text: [0; MAX_LENGTH],
+            length: 0,
+        };
+        for byte in value {
+            *version.text.get_mut(version.length)? = byte.to_ascii_lowercase();
+            version.length = version.length.saturating_add(1);
+        }
+        let text = version.as_bytes();
+        let is_dated = || is_date(text.strip_suffix(PREVIEW).unwrap_or(text));
+        (NAMES.contains(&text) || is_dated()).then_some(version)
     }
 
-    /// As it was written.
+    /// In small letters.
     #[must_use]
-    pub fn as_bytes(self) -> &'a [u8] {
-        self.0
+    pub fn as_bytes(&self) -> &[u8] {
+        self.text.get(..self.length).unwrap_or_default()
     }
 
     /// Whether it is dated, and no earlier than the first of its kind.
     #[must_use]
     pub fn is_since(self, stable: &str, preview: &str) -> bool {
-        let first = if self.0.ends_with(PREVIEW) {
+        let text = self.as_bytes();
+        let first = if text.ends_with(PREVIEW) {
             preview
         } else {
             stable
         };
-        self.0.first().is_some_and(u8::is_ascii_digit) && self.0 >= first.as_bytes()
+        text.first().is_some_and(u8::is_ascii_digit) && text >= first.as_bytes()
     }
 }
 
@@ -59,8 +75,10 @@ mod tests {
             "latest",
             "v1",
         ] {
-            let version = ApiVersion::read(text.as_bytes());
-            assert_eq!(version.map(ApiVersion::as_bytes), Some(text.as_bytes()));
+            for written in [text.to_owned(), text.to_uppercase()] {
+                let version = ApiVersion::read(written.bytes()).unwrap();
+                assert_eq!(version.as_bytes(), text.as_bytes());
+            }
         }
         for text in [
             "",
@@ -72,10 +90,10 @@ mod tests {
             "2024-10-21-preview-preview",
             "20241021aa",
             "v2",
-            "Preview",
+            "2024-10-21-previews",
             "0123456789abcdef0123456789abcdef",
         ] {
-            assert_eq!(ApiVersion::read(text.as_bytes()), None, "{text}");
+            assert_eq!(ApiVersion::read(text.bytes()), None, "{text}");
         }
     }
 
@@ -90,7 +108,7 @@ mod tests {
             ("latest", false),
             ("v1", false),
         ] {
-            let version = ApiVersion::read(text.as_bytes());
+            let version = ApiVersion::read(text.bytes());
             let since = version.map(|version| version.is_since("2024-10-21", "2024-09-01-preview"));
             assert_eq!(since, Some(expected), "{text}");
         }

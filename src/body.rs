@@ -9,10 +9,11 @@ use std::ops::Range;
 
 use crate::api_version::ApiVersion;
 use crate::json::{self, Object, Value};
-use crate::operations::{Action, ModelPlace, Operation};
+use crate::operations::{Action, Operation};
 use crate::request::HeaderMap;
 use crate::usage::{
-    Attachments, BodyError, BodyReader, MediaType, ModelReader, Passed, is_white_space,
+    Attachments, BodyError, BodyReader, FormError, FormReader, MediaType, Member, ModelReader,
+    Passed, is_white_space,
 };
 
 /// Bytes of a body that are taken for one token, as OpenAI's rule of thumb has it for English text.
@@ -23,6 +24,58 @@ pub const DEFAULT_IMAGE_TOKENS: u64 = 1_500;
 
 /// Tokens that an answer is taken to have when its request does not bound it.
 pub const UNBOUNDED_ANSWER: u64 = 4_096;
+
+/// What bounds the answers to a request: only the members that its operation reads (OpenAI API reference).
+struct Bounds {
+    /// The tokens of each answer; the largest that is there.
+    tokens: &'static [Member],
+    /// How many answers there are; the largest that is there.
+    answers: &'static [Member],
+    /// So many for each text in a list of prompts.
+    per_prompt: bool,
+    /// Answers have at least so many tokens, whatever the request says.
+    at_least: u64,
+}
+
+const CHAT: Bounds = Bounds {
+    tokens: &[Member::MaxTokens, Member::MaxCompletionTokens],
+    answers: &[Member::N],
+    per_prompt: false,
+    at_least: 0,
+};
+
+const COMPLETIONS: Bounds = Bounds {
+    tokens: &[Member::MaxTokens],
+    answers: &[Member::N, Member::BestOf],
+    per_prompt: true,
+    at_least: 0,
+};
+
+const RESPONSES: Bounds = Bounds {
+    tokens: &[Member::MaxOutputTokens],
+    answers: &[],
+    per_prompt: false,
+    at_least: 0,
+};
+
+const RUNS: Bounds = Bounds {
+    tokens: &[Member::MaxCompletionTokens],
+    answers: &[],
+    per_prompt: false,
+    at_least: 0,
+};
+
+/// Which of them an operation reads that nobody here knows is not known either.
+const UNKNOWN: Bounds = Bounds {
+    tokens: &[
+        Member::MaxTokens,
+        Member::MaxCompletionTokens,
+        Member::MaxOutputTokens,
+    ],
+    answers: &[Member::N, Member::BestOf],
+    per_prompt: true,
+    at_least: UNBOUNDED_ANSWER,
+};
 
 /// Longest `stream_options` that is held back. Those of the SDKs take 50 bytes.
 const MAX_HELD: usize = 1_024;
@@ -38,6 +91,8 @@ const USAGE_MEMBER: &[u8] = br#","stream_options":{"include_usage":true}"#;
 #[derive(Debug)]
 pub struct RequestBody {
     reader: ModelReader,
+    /// Reads it in place of that, where it is a form.
+    form: Option<FormReader>,
     /// Why it cannot be read.
     refused: Option<BodyError>,
     /// Whether a text that a model reads is in it.
@@ -82,6 +137,9 @@ impl BodyReader for RequestBody {
         if self.decided {
             return self.blank(bytes);
         }
+        if self.form.is_some() {
+            return self.push_form(bytes, end);
+        }
         let late = !self.held.is_empty();
         let start = self.reader.scanned().saturating_sub(size(self.held.len()));
         if self.refused.is_none() {
@@ -105,11 +163,12 @@ impl RequestBody {
     /// to ask for usage too.
     #[must_use]
     pub fn new(headers: &HeaderMap, inject: bool) -> Self {
-        let is_json = is_plain_json(headers);
+        let refused = media_fault(headers);
         Self {
             reader: ModelReader::new(),
-            refused: (!is_json).then_some(BodyError::MediaType),
-            is_json,
+            form: None,
+            is_json: refused.is_none(),
+            refused,
             length: headers.first("content-length").and_then(|length| {
                 let length = str::from_utf8(length).ok()?;
                 length.parse().ok()
@@ -135,13 +194,61 @@ impl RequestBody {
         self
     }
 
-    /// Lets white space follow the object, and makes it of everything else: the decision may be made, and a
-    /// backend could find another object behind the first, or a form.
+    /// The body of a request whose operation takes forms as well.
+    #[must_use]
+    pub fn with_form(headers: &HeaderMap) -> Self {
+        let body = Self::new(headers, false);
+        let mut types = headers.iter().filter(|(name, _)| *name == b"content-type");
+        match (types.next(), types.next(), body.refused) {
+            (Some((_, content_type)), None, Some(BodyError::MediaType)) => {
+                match FormReader::new(content_type) {
+                    Some(form) => Self {
+                        form: Some(form),
+                        refused: None,
+                        ..body
+                    },
+                    None => body,
+                }
+            }
+            _ => body,
+        }
+    }
+
+    /// Reads on in a form. What may be the end of its closing delimiter waits for what follows.
+    fn push_form(&mut self, bytes: &[u8], end: bool) -> Passed<'_> {
+        let Some(form) = &mut self.form else {
+            return Passed::Unchanged;
+        };
+        if self.refused.is_none() {
+            let read = form.push(bytes);
+            let finished = if end { form.finish() } else { Ok(()) };
+            self.refused = read.and(finished).err();
+            self.decided = self.refused.is_none() && form.is_closed();
+        }
+        let hold = form.held();
+        if hold == 0 && self.held.is_empty() {
+            return Passed::Unchanged;
+        }
+        let mut input = std::mem::take(&mut self.held);
+        input.extend_from_slice(bytes);
+        let (now, later) = input
+            .split_at_checked(input.len().saturating_sub(hold))
+            .unwrap_or((&input, &[]));
+        self.held = later.to_vec();
+        self.output = now.to_vec();
+        Passed::Replaced(&self.output)
+    }
+
+    /// Lets white space follow the object or form, and makes it of everything else: the decision may be made, and a
+    /// backend could find another one behind the first.
     fn blank(&mut self, bytes: &[u8]) -> Passed<'_> {
         if bytes.iter().all(|byte| is_white_space(*byte)) {
             return Passed::Unchanged;
         }
-        self.refused = Some(BodyError::NotJson);
+        self.refused = Some(match self.form {
+            Some(_) => FormError::AfterEnd.into(),
+            None => BodyError::NotJson,
+        });
         self.output = vec![b' '; bytes.len()];
         Passed::Replaced(&self.output)
     }
@@ -232,7 +339,10 @@ impl RequestBody {
     pub fn model(&self) -> Result<Option<&str>, BodyError> {
         match self.refused {
             Some(error) => Err(error),
-            None if self.decided => Ok(self.reader.model()),
+            None if self.decided => Ok(match &self.form {
+                Some(form) => form.model(),
+                None => self.reader.model(),
+            }),
             None => Err(BodyError::Truncated),
         }
     }
@@ -248,6 +358,12 @@ impl RequestBody {
         };
         let pictures = found.count.saturating_mul(self.image_tokens);
         tokens_in(bytes.saturating_sub(found.bytes)).saturating_add(pictures)
+    }
+
+    /// Whether it is a form.
+    #[must_use]
+    pub fn is_form(&self) -> bool {
+        self.form.is_some()
     }
 
     /// The most tokens that the call may use, as far as its request says: those of the prompt, by its
@@ -269,12 +385,37 @@ impl RequestBody {
         let answers = match (generates, read) {
             (false, _) => 0,
             (true, false) => return u64::MAX,
-            (true, true) => {
-                let each = self.reader.max_tokens().unwrap_or(UNBOUNDED_ANSWER);
-                each.saturating_mul(self.reader.choices())
-            }
+            (true, true) => Bounds::of(action).answers(&self.reader),
         };
         self.prompt(size).saturating_add(answers)
+    }
+}
+
+impl Bounds {
+    fn of(action: Option<Action>) -> &'static Self {
+        match action {
+            Some(Action::ChatCompletions | Action::ExtensionsChatCompletions) => &CHAT,
+            Some(Action::Completions | Action::EnginesCompletions | Action::EnginesGenerate) => {
+                &COMPLETIONS
+            }
+            Some(Action::ResponsesWrite) => &RESPONSES,
+            Some(Action::RunsWrite) => &RUNS,
+            Some(_) | None => &UNKNOWN,
+        }
+    }
+
+    /// The tokens of all answers. 0 bounds nothing: a backend refuses it, or takes it for absent.
+    fn answers(&self, reader: &ModelReader) -> u64 {
+        let most = |members: &[Member]| {
+            let counts = members.iter().filter_map(|member| reader.count(*member));
+            counts.max().filter(|count| *count > 0)
+        };
+        let prompts = if self.per_prompt { reader.prompts() } else { 1 };
+        most(self.tokens)
+            .unwrap_or(UNBOUNDED_ANSWER)
+            .max(self.at_least)
+            .saturating_mul(most(self.answers).unwrap_or(1))
+            .saturating_mul(prompts.max(1))
     }
 }
 
@@ -287,18 +428,14 @@ pub fn tokens_in(bytes: u64) -> u64 {
 /// Whether `stream_options` may be added to a request: older API versions refuse it, and the
 /// responses API has none.
 #[must_use]
-pub fn takes_stream_options(
-    operation: &Operation<'_>,
-    api_version: Option<ApiVersion<'_>>,
-) -> bool {
+pub fn takes_stream_options(operation: &Operation<'_>, api_version: Option<ApiVersion>) -> bool {
     let streams = matches!(
         operation.action,
         Action::ChatCompletions | Action::Completions
     );
     let recent =
         || api_version.is_some_and(|version| version.is_since(FIRST_STABLE, FIRST_PREVIEW));
-    // Only under /openai/v1 do these two have their model in the body.
-    streams && (operation.model == ModelPlace::Body || recent())
+    streams && (!operation.is_dated || recent())
 }
 
 /// `stream_options` that ask for usage too. `null` only becomes an object where it is known that a
@@ -320,14 +457,35 @@ fn with_usage(options: &[u8], is_stream: bool) -> Option<Vec<u8>> {
     Some(text.into_bytes())
 }
 
-/// Whether the headers say that the body is JSON in UTF-8, sent as it is. A body without a type is
+/// Why the headers say that the body is something else than JSON in UTF-8, sent as it is. A body without a type is
 /// taken for JSON, as the backend takes it.
-fn is_plain_json(headers: &HeaderMap) -> bool {
-    headers.iter().all(|(name, value)| match name {
-        b"content-type" => MediaType::read(value) == MediaType::Json && is_utf8(value),
-        b"content-encoding" => value.trim_ascii().eq_ignore_ascii_case(b"identity"),
-        _ => true,
-    })
+fn media_fault(headers: &HeaderMap) -> Option<BodyError> {
+    let faults = headers.iter().filter_map(|(name, value)| match name {
+        b"content-type" if !is_utf8(value) => Some(BodyError::Encoding),
+        b"content-type" if !is_json(value) => Some(BodyError::MediaType),
+        b"content-encoding" if !is_identity(value) => Some(BodyError::Encoding),
+        _ => None,
+    });
+    let is_encoded = |error: &BodyError| *error == BodyError::Encoding;
+    faults.max_by_key(is_encoded)
+}
+
+/// Whether a backend takes a body of this type for JSON: clients that set no type have libraries that call it text.
+fn is_json(content_type: &[u8]) -> bool {
+    let essence = content_type.split(|byte| *byte == b';').next();
+    let essence = essence.unwrap_or_default().trim_ascii();
+    let is_text = [&b"text/plain"[..], b"text/json"]
+        .iter()
+        .any(|known| essence.eq_ignore_ascii_case(known));
+    is_text || MediaType::read(content_type) == MediaType::Json
+}
+
+/// Whether a list of encodings changes nothing (RFC 9110 section 8.4).
+fn is_identity(content_encoding: &[u8]) -> bool {
+    content_encoding
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity"))
 }
 
 /// Whether a `content-type` leaves the character set at UTF-8.

@@ -3,6 +3,7 @@
 //! A [`Gateway`] is one plugin in one VM. Time, headers, shared data and callout answers come in
 //! as values; verdicts and callouts go out as values. Nothing here acts.
 
+mod needs;
 mod reading;
 mod undecided;
 
@@ -23,14 +24,14 @@ use crate::keys::{Answer, FetchOutcome, IssuerKeys, Lookup, NextCall, Progress, 
 use crate::limits::{self, Admission, Admitted, Asking, CounterKeys, NamedLimit, Settlement};
 use crate::metering::Meter;
 use crate::operations::{ModelPlace, Operation, Unread, is_deployment};
-use crate::policy::{Access, ApiKeyAction, App, Deployments, HeaderSource, Issuer, Mode, Policy};
+use crate::policy::{Access, ApiKeyAction, App, HeaderSource, Issuer, Mode, Policy};
 use crate::refusal::Refusal;
 use crate::request::{HeaderMap, RequestHead};
 use crate::store::SharedStore;
 use crate::telling::{Asked, Told};
 use crate::time::Time;
-use crate::usage::BodyError;
 
+use needs::{Needs, permit_headers, permit_model, permit_query};
 use reading::{Reading, is_tellable};
 use undecided::{Undecided, UndecidedSlot};
 
@@ -127,6 +128,7 @@ pub struct Pending {
     slot: Option<UndecidedSlot>,
     asked: Asked,
     place: ModelPlace,
+    needs: Needs,
     /// The head names another deployment that the request runs.
     runs_another: bool,
 }
@@ -184,6 +186,7 @@ struct AwaitsBody {
     caller: Caller,
     admission: Option<Admission>,
     slot: UndecidedSlot,
+    needs: Needs,
 }
 
 /// Where they ended.
@@ -215,9 +218,10 @@ impl Pending {
             caller: so_far.caller,
             admission: so_far.admission,
             slot: Some(so_far.slot),
+            needs: so_far.needs,
             asked,
             place: reading::place(operation),
-            runs_another: !head.image_deployments.is_empty(),
+            runs_another: !head.deployments.is_empty(),
         }
     }
 }
@@ -299,9 +303,9 @@ impl Gateway {
             (Ok(Step::Body(so_far)), ..) => {
                 return Verdict::Read(Read {
                     changes,
-                    body: reading
-                        .body
-                        .unwrap_or_else(|| Box::new(reading::body(headers, false, &policy))),
+                    body: reading.body.unwrap_or_else(|| {
+                        Box::new(reading::body(&operation, headers, false, &policy))
+                    }),
                     meter: reading.meter,
                     pending: Pending::new(so_far, asked, &operation, &head),
                 });
@@ -332,6 +336,7 @@ impl Gateway {
             slot: _,
             mut asked,
             place,
+            needs,
             runs_another,
         } = pending;
         let claims = caller.into_claims();
@@ -353,7 +358,7 @@ impl Gateway {
             deployment: reading::deployment(place, named, runs_another),
             reserve: Some(body.bound(asked.action)),
         };
-        let decided = match permitted {
+        let decided = match permitted.and_then(|()| needs.permit(body)) {
             Ok(()) => self.count(app, claims.app_id, admission, &asking, clock, store),
             Err(refusal) => {
                 self.release(admission, store);
@@ -410,7 +415,10 @@ impl Gateway {
             return Err(Refusal::App.into());
         }
         permit(app, operation, head)?;
-        if reading::body_decides(app, head, operation, &policy) {
+        permit_headers(app, head)?;
+        let needs = Needs::of(app, head, operation, &policy);
+        permit_query(needs, head, operation)?;
+        if reading::body_decides(app, needs, operation, &policy) {
             // Else its head would go on, and the next one's, as long as their bodies do not end.
             let most = policy.max_undecided;
             let slot = self.undecided.enter(app_id, most);
@@ -421,6 +429,7 @@ impl Gateway {
                 caller: admitted,
                 admission,
                 slot,
+                needs,
             }));
         }
         let asking = reading::asking(operation, head);
@@ -744,7 +753,7 @@ fn permit(
     let is_included = |(_, name): &(&[u8], &[u8])| {
         str::from_utf8(name).is_ok_and(|name| is_deployment(name) && deployments.include(name))
     };
-    if !head.image_deployments.iter().all(is_included) {
+    if !head.deployments.iter().all(is_included) {
         return Err(Refusal::Deployment);
     }
     match (operation.deployment, operation.model) {
@@ -753,19 +762,6 @@ fn permit(
         (None, ModelPlace::Nowhere | ModelPlace::Body | ModelPlace::Earlier) => Ok(()),
         // Named where nobody here can see it, or not at all.
         (Some(_) | None, _) => Err(Refusal::Deployment),
-    }
-}
-
-/// Whether an application may run the model that the body names. One that is not named was
-/// stored before, where nobody here can see it.
-fn permit_model(
-    deployments: &Deployments,
-    model: Result<Option<&str>, BodyError>,
-) -> Result<(), Refusal> {
-    match model {
-        Ok(Some(name)) if deployments.include(name) => Ok(()),
-        Ok(_) => Err(Refusal::Deployment),
-        Err(error) => Err(Refusal::Body(error)),
     }
 }
 

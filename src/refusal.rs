@@ -223,6 +223,9 @@ impl Refusal {
                 "The operation is not permitted: no known operation has this method and path. Paths begin with /openai/v1/ or /openai/."
                     .to_owned()
             }
+            Self::Body(error) => format!(
+                "The request body must name `model` once, as a deployment's name: {error}."
+            ),
             Self::BodyNotReadable(error) => format!("The request body cannot be read: {error}."),
             Self::QueryNotReadable { parameter } => {
                 format!("The query must have the parameter `{parameter}` once.")

@@ -20,17 +20,29 @@ const OVERRIDES: [&str; 5] = [
     "x-rewrite-url",
 ];
 
-/// By which a request names the deployment that makes images for it (Azure OpenAI, "Image generation tool").
 /// The subprotocols that a WebSocket's client offers (RFC 6455 section 11.3.4), as it is sent to the backend.
 pub const PROTOCOLS: &str = "sec-websocket-protocol";
 
-const IMAGE_DEPLOYMENT: &str = "x-ms-oai-image-generation-deployment";
+/// By which a request names one more deployment: that makes images for it (Azure OpenAI, "Image generation tool"),
+/// that serves it when the first fails ("Manage traffic with spillover"), that serves it in the place of the
+/// endpoint's (Azure Machine Learning, "Deploy to online endpoints").
+const DEPLOYMENTS: [&str; 3] = [
+    "x-ms-oai-image-generation-deployment",
+    "x-ms-spillover-deployment",
+    "azureml-model-deployment",
+];
+
+/// By which a request replaces the content filter of its deployment (Azure OpenAI, "Content filtering").
+pub const CONTENT_FILTER: &str = "x-policy-id";
 
 /// By which a request goes on in another protocol (RFC 9110 section 7.8).
 const UPGRADE: &str = "upgrade";
 
 /// The subprotocol by which browsers hand OpenAI keys to WebSocket endpoints.
 const KEY_SUBPROTOCOL: &[u8] = b"openai-insecure-api-key.";
+
+/// The query parameter that names the version of a dated API.
+pub const API_VERSION: &str = "api-version";
 
 /// The query parameter that holds a token (RFC 6750 section 2.3).
 const ACCESS_TOKEN: &str = "access_token";
@@ -159,9 +171,11 @@ pub struct RequestHead<'a> {
     /// Names of headers that do not go on: identity headers and overrides, which callers must not send, and
     /// headers for an API key that hold none.
     pub foreign: Vec<&'a [u8]>,
-    /// Every `x-ms-oai-image-generation-deployment`, its name as it was sent and its value: a second deployment
-    /// that the request runs.
-    pub image_deployments: Vec<(&'a [u8], &'a [u8])>,
+    /// Every header that names a deployment, its name as it was sent and its value: a second one that the request
+    /// may run.
+    pub deployments: Vec<(&'a [u8], &'a [u8])>,
+    /// Names of headers that replace a content filter, as they were sent.
+    pub content_filters: Vec<&'a [u8]>,
     /// `access-control-request-method` is there.
     pub asks_for_method: bool,
     /// `accept-encoding` is there.
@@ -261,8 +275,11 @@ impl<'a> RequestHead<'a> {
         policy: &Policy,
         empty_keys: &mut Vec<&'a [u8]>,
     ) {
-        if same_name(name, IMAGE_DEPLOYMENT) {
-            self.image_deployments.push((name, value));
+        if DEPLOYMENTS.iter().any(|known| same_name(name, known)) {
+            self.deployments.push((name, value));
+        }
+        if same_name(name, CONTENT_FILTER) {
+            self.content_filters.push(name);
         }
         self.upgrades |= same_name(name, UPGRADE);
         if policy
@@ -291,9 +308,10 @@ impl<'a> RequestHead<'a> {
     /// Names that have no business in trailers: those of what decides, in any policy.
     pub fn unfit_for_trailers(&self) -> impl Iterator<Item = &'a [u8]> {
         let credential = (!self.authorization.is_empty()).then_some(&b"authorization"[..]);
-        let deployments = self.image_deployments.iter().map(|(name, _)| *name);
+        let deployments = self.deployments.iter().map(|(name, _)| *name);
         let keys = self.key_headers.iter().map(|(name, _)| *name);
         let named = keys.chain(self.foreign.iter().copied());
+        let named = named.chain(self.content_filters.iter().copied());
         named.chain(deployments).chain(credential)
     }
 
@@ -357,13 +375,28 @@ impl<'a> RequestHead<'a> {
         Ok(operation)
     }
 
-    /// `api-version`, where it is one.
+    /// `api-version`, where it is one: the first, however it is written.
     #[must_use]
-    pub fn api_version(&self) -> Option<ApiVersion<'a>> {
-        self.query?
-            .split(|byte| matches!(byte, b'&' | b';'))
-            .find_map(|pair| pair.strip_prefix(b"api-version="))
-            .and_then(ApiVersion::read)
+    pub fn api_version(&self) -> Option<ApiVersion> {
+        let value = self.api_versions().next()?;
+        ApiVersion::read(Decoded(value.trim_ascii()))
+    }
+
+    /// Whether there are several `api-version`s, of which readers take one or the other.
+    #[must_use]
+    pub fn has_api_versions(&self) -> bool {
+        self.api_versions().nth(1).is_some()
+    }
+
+    fn api_versions(&self) -> impl Iterator<Item = &'a [u8]> {
+        let pairs = self.query.unwrap_or_default();
+        pairs
+            .split(|byte| matches!(byte, b'&' | b';' | b'?'))
+            .filter_map(|pair| {
+                let end = pair.iter().position(|byte| *byte == b'=');
+                let (name, value) = pair.split_at_checked(end.unwrap_or(pair.len()))?;
+                reads_as(name, API_VERSION).then(|| value.strip_prefix(b"=").unwrap_or_default())
+            })
     }
 
     /// The path, for the log.
@@ -434,7 +467,8 @@ impl Lengths {
     fn of_special(policy: &Policy) -> Self {
         let keys = policy.api_keys.headers.iter().map(String::len);
         let identity = policy.forward.headers.iter().map(|(name, _)| name.len());
-        let ours = OVERRIDES.iter().chain(&[IMAGE_DEPLOYMENT, UPGRADE]);
+        let ours = OVERRIDES.iter().chain(&DEPLOYMENTS);
+        let ours = ours.chain(&[CONTENT_FILTER, UPGRADE]);
         let lengths = keys.chain(identity).chain(ours.map(|name| name.len()));
         Self(lengths.fold(0, |all, length| all | Self::bit(length)))
     }
@@ -727,6 +761,9 @@ mod tests {
             ("x-app-id", "evil"),
             ("x-original-url", "/status"),
             ("X-MS-OAI-Image_Generation-Deployment", "d"),
+            ("x-ms-spillover_deployment", "e"),
+            ("AzureML-Model-Deployment", "f"),
+            ("X-Policy_ID", "g"),
         ]);
         let head = RequestHead::read(&headers, &policy);
         assert_eq!((head.method, head.path), (&b"POST"[..], &b"/a"[..]));
@@ -736,13 +773,21 @@ mod tests {
         assert_eq!(head.key_headers, [(&b"Api_Key"[..], &b"k"[..])]);
         assert_eq!(head.foreign, [&b"x-app-id"[..], b"x-original-url"]);
         let image: &[u8] = b"X-MS-OAI-Image_Generation-Deployment";
-        assert_eq!(head.image_deployments, [(image, &b"d"[..])]);
+        let (spillover, azureml) = (b"x-ms-spillover_deployment", b"AzureML-Model-Deployment");
+        assert_eq!(
+            head.deployments,
+            [(image, &b"d"[..]), (spillover, b"e"), (azureml, b"f")]
+        );
+        assert_eq!(head.content_filters, [b"X-Policy_ID"]);
         let unfit: Vec<_> = head.unfit_for_trailers().collect();
         let expected = [
             b"Api_Key",
             &b"x-app-id"[..],
             b"x-original-url",
+            b"X-Policy_ID",
             image,
+            spillover,
+            azureml,
             b"authorization",
         ];
         assert_eq!(unfit, expected);
@@ -905,6 +950,14 @@ mod tests {
                 "api-version=2024-10-21&api-version=preview",
                 Some("2024-10-21"),
             ),
+            ("Api-Version=2024-10-21", Some("2024-10-21")),
+            (
+                "a=1&api%2Dversion=2024%2d10-21-Preview",
+                Some("2024-10-21-preview"),
+            ),
+            ("%41pi-versio%6e=%202024-10-21", None),
+            ("api-version", None),
+            ("xapi-version=2024-10-21", None),
             ("api-version=2024-10-21;api-key=secret", Some("2024-10-21")),
             ("api-version=0123456789abcdef0123456789abcdef", None),
             ("x=1", None),
@@ -913,7 +966,8 @@ mod tests {
                 query: Some(query.as_bytes()),
                 ..RequestHead::default()
             };
-            let version = head.api_version().map(ApiVersion::as_bytes);
+            let version = head.api_version();
+            let version = version.as_ref().map(ApiVersion::as_bytes);
             assert_eq!(version, expected.map(str::as_bytes), "{query}");
         }
     }

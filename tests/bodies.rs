@@ -17,6 +17,7 @@ use tollgate::gateway::{Patience, Verdict};
 use tollgate::refusal::Code::{self, *};
 use tollgate::request::HeaderMap;
 use tollgate::time::Time;
+use tollgate::usage::BodyReader as _;
 
 const V1_CHAT: &str = "/openai/v1/chat/completions";
 
@@ -50,6 +51,10 @@ impl Caller {
 
     fn code(&mut self, path: &str, body: &str) -> Option<Code> {
         code(&self.ask(path, "application/json", body))
+    }
+
+    fn form(&mut self, path: &str, body: &str) -> Option<Code> {
+        code(&self.ask(path, FORM, body))
     }
 
     /// The headers of the refusal, and its message.
@@ -87,20 +92,604 @@ fn models_in_bodies_are_deployments() {
             r#"{"model":"gpt-4o","MODEL":"o1"}"#,
             Some(DeploymentNotAllowed),
         ),
-        (r#"{"model":"gpt-4o"} x"#, Some(DeploymentNotAllowed)),
-        (r#"{"model":"gpt-4o""#, Some(DeploymentNotAllowed)),
-        (r#"{'model':'gpt-4o'}"#, Some(DeploymentNotAllowed)),
+        (r#"{"model":"gpt-4o"} x"#, Some(BodyNotReadable)),
+        (r#"{"model":"gpt-4o""#, Some(BodyNotReadable)),
+        (r#"{'model':'gpt-4o'}"#, Some(BodyNotReadable)),
         ("{}", Some(DeploymentNotAllowed)),
-        ("[]", Some(DeploymentNotAllowed)),
-        ("", Some(DeploymentNotAllowed)),
+        ("[]", Some(BodyNotReadable)),
+        ("", Some(BodyNotReadable)),
     ] {
         for path in [V1_CHAT, "/openai/v1/responses", "/openai/responses"] {
             assert_eq!(caller.code(path, body), expected, "{path} {body}");
         }
     }
-    let multipart = "multipart/form-data; boundary=x";
-    let verdict = caller.ask("/openai/v1/audio/transcriptions", multipart, "--x");
-    assert_eq!(code(&verdict), Some(DeploymentNotAllowed));
+}
+
+/// What a backend could make another name of.
+#[test]
+fn l8_a_model_in_a_body_has_the_form_of_a_deployments_name() {
+    let app = json!({ "deployments": ["text-embedding-*", "*"] });
+    let mut caller = Caller::new(app, &json!({}));
+    let long = "x".repeat(65);
+    for name in [
+        "text-embedding-x/../o1-pro",
+        "text-embedding-\\u0000o1",
+        "text-embedding-x?model=o1",
+        "text-embedding-x%2fo1",
+        "text-embedding-x#",
+        "text-embedding-\u{e4}",
+        "text-embedding-x ",
+        "text-embedding-x\\n",
+        "text-embedding-x,o1",
+        "",
+        &long,
+    ] {
+        let body = format!(r#"{{"model":"{name}"}}"#);
+        for path in [V1_CHAT, "/openai/v1/embeddings", "/openai/responses"] {
+            assert_eq!(
+                caller.code(path, &body),
+                Some(DeploymentNotAllowed),
+                "{name}"
+            );
+        }
+        if !name.contains('\\') {
+            let code = caller.form("/openai/v1/audio/translations", &model_part(name));
+            assert_eq!(code, Some(DeploymentNotAllowed), "{name}");
+        }
+    }
+    for name in ["text-embedding-3.large_v2", &"x".repeat(64)] {
+        let body = format!(r#"{{"model":"{name}"}}"#);
+        assert_eq!(caller.code(V1_CHAT, &body), None, "{name}");
+    }
+}
+
+#[test]
+fn u7_a_refusal_says_that_the_body_names_the_model_once() {
+    let mut caller = Caller::new(json!({ "deployments": ["gpt-4o"] }), &json!({}));
+    for (body, why) in [
+        ("{}", "`model` is missing"),
+        (r#"{"model":null}"#, "`model` is missing"),
+        (
+            r#"{"model":"gpt-4o","model":"gpt-4o"}"#,
+            "`model` is repeated",
+        ),
+        (r#"{"Model":"gpt-4o"}"#, "`model` is written in another way"),
+        (r#"{"model":7}"#, "`model` has the wrong type"),
+        (r#"{"model":"a/b"}"#, "`model` is not a deployment's name"),
+    ] {
+        let (headers, message) = caller.refusal(V1_CHAT, body);
+        assert_eq!(headers["x-tollgate-code"], "DeploymentNotAllowed", "{body}");
+        let start = "The request body must name `model` once, as a deployment's name: ";
+        assert_eq!(message, format!("{start}{why}."), "{body}");
+    }
+    let (_, message) = caller.refusal(V1_CHAT, r#"{"model":"o1"}"#);
+    assert_eq!(
+        message,
+        "The application is not allowed to use this deployment."
+    );
+    for (body, why) in [
+        ("x", "the body is not JSON"),
+        ("[]", "the body is not a JSON object"),
+        (r#"{"model":"gpt-4o","n":1.5}"#, "`n` has the wrong type"),
+    ] {
+        let (headers, message) = caller.refusal(V1_CHAT, body);
+        assert_eq!(headers["x-tollgate-code"], "BodyNotReadable", "{body}");
+        assert_eq!(
+            message,
+            format!("The request body cannot be read: {why}."),
+            "{body}"
+        );
+    }
+}
+
+const FORM: &str = "multipart/form-data; boundary=x";
+
+/// The paths under which SDKs send forms with a model.
+const FORM_PATHS: [&str; 5] = [
+    "/openai/v1/audio/transcriptions",
+    "/openai/v1/audio/translations",
+    "/openai/v1/images/edits",
+    "/openai/v1/images/variations",
+    "/openai/v1/videos",
+];
+
+/// A form of this boundary, of fields by name.
+fn form(fields: &[(&str, &str)]) -> String {
+    let fields = fields.iter().map(|(name, value)| {
+        format!("--x\r\nContent-Disposition: form-data; name={name}\r\n\r\n{value}\r\n")
+    });
+    format!("{}--x--\r\n", fields.collect::<String>())
+}
+
+fn model_part(name: &str) -> String {
+    form(&[("\"model\"", name)])
+}
+
+const FILE: (&str, &str) = ("\"file\"; filename=\"a.wav\"", "RIFF");
+
+#[test]
+fn c4_a_model_in_a_form_is_a_deployment() {
+    let app = json!({ "deployments": ["whisper", "gpt-image-*"] });
+    let mut caller = Caller::new(app, &json!({}));
+    let named = |name| ("\"model\"", name);
+    for (fields, expected) in [
+        (vec![named("whisper"), FILE], None),
+        (vec![FILE, named("Whisper")], None),
+        (vec![FILE, named("gpt-image-1"), FILE], None),
+        (vec![FILE, named("o1")], Some(DeploymentNotAllowed)),
+        (vec![FILE], Some(DeploymentNotAllowed)),
+        (vec![], Some(DeploymentNotAllowed)),
+        (
+            vec![named("whisper"), named("whisper")],
+            Some(DeploymentNotAllowed),
+        ),
+        (
+            vec![named("whisper"), ("MODEL", "o1")],
+            Some(DeploymentNotAllowed),
+        ),
+        (
+            vec![named("whisper"), ("a; name*=b", "o1")],
+            Some(DeploymentNotAllowed),
+        ),
+        (
+            vec![("model; filename=m", "whisper")],
+            Some(DeploymentNotAllowed),
+        ),
+        (
+            vec![named("whisper"), ("a; b=c", "")],
+            Some(BodyNotReadable),
+        ),
+        (vec![named("whisper"), ("a", "--x")], Some(BodyNotReadable)),
+    ] {
+        for path in FORM_PATHS {
+            assert_eq!(
+                caller.form(path, &form(&fields)),
+                expected,
+                "{path} {fields:?}"
+            );
+        }
+    }
+    let good = form(&[named("whisper")]);
+    for (content_type, body, expected) in [
+        ("multipart/form-data", &*good, BodyNotReadable),
+        ("multipart/form-data; boundary=y", &good, BodyNotReadable),
+        ("multipart/mixed; boundary=x", &good, BodyNotReadable),
+        (
+            "application/x-www-form-urlencoded",
+            "model=whisper",
+            BodyNotReadable,
+        ),
+        (FORM, "--x", BodyNotReadable),
+        (FORM, r#"{"model":"whisper"}"#, BodyNotReadable),
+        (FORM, &format!("{good}{good}"), BodyNotReadable),
+        ("application/json", &good, BodyNotReadable),
+    ] {
+        let verdict = caller.ask(FORM_PATHS[0], content_type, body);
+        assert_eq!(code(&verdict), Some(expected), "{content_type} {body}");
+    }
+    // Where no SDK sends a form, there is none.
+    assert_eq!(caller.form(V1_CHAT, &good), Some(BodyNotReadable));
+    // JSON is read there as everywhere.
+    assert_eq!(
+        caller.code("/openai/v1/images/edits", r#"{"model":"whisper"}"#),
+        None
+    );
+    // Where the path names the model, a form is nobody's business here.
+    let dated = "/openai/deployments/whisper/audio/transcriptions?api-version=2024-10-21";
+    for body in [&*form(&[named("o1")]), "--x"] {
+        assert_eq!(caller.form(dated, body), None);
+    }
+    let verdict = caller.ask(FORM_PATHS[0], FORM, &good);
+    let Verdict::Allow(allow) = verdict else {
+        panic!("{verdict:?}")
+    };
+    assert_eq!(allow.asked.deployment.as_deref(), Some("whisper"));
+}
+
+#[test]
+fn c4_without_anything_that_needs_it_any_form_passes() {
+    for app in [
+        json!({}),
+        json!({ "limits": [{ "tokens": 9, "per": "60s" }] }),
+    ] {
+        let mut caller = Caller::new(app, &json!({}));
+        for body in [&*form(&[FILE]), "--x", "x", ""] {
+            assert_eq!(caller.form(FORM_PATHS[0], body), None, "{body}");
+        }
+    }
+}
+
+#[test]
+fn l12_a_limit_by_deployment_counts_the_model_of_a_form() {
+    let limit = json!({ "calls": 1, "per": "60s", "deployments": ["gpt-4o"] });
+    let mut caller = Caller::new(json!({ "limits": [limit] }), &json!({}));
+    for path in FORM_PATHS {
+        assert_eq!(caller.form(path, &model_part("whisper")), None, "{path}");
+    }
+    assert_eq!(caller.code(V1_CHAT, r#"{"model":"gpt-4o"}"#), None);
+    for (body, expected) in [
+        (model_part("gpt-4o"), Some(RateLimitExceeded)),
+        (model_part("whisper"), None),
+        (form(&[FILE]), Some(DeploymentNotAllowed)),
+        (
+            form(&[("model", "a"), ("model", "b")]),
+            Some(DeploymentNotAllowed),
+        ),
+        ("--x".to_owned(), Some(BodyNotReadable)),
+    ] {
+        assert_eq!(caller.form(FORM_PATHS[0], &body), expected, "{body}");
+    }
+}
+
+/// As from the moment a limit on tokens needs what the body says.
+#[test]
+fn l6_under_a_limit_on_tokens_a_body_has_one_reading() {
+    const CHAT: &str = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21";
+    let tokens = json!({ "tokens": 1_000_000, "per": "60s" });
+    let reserving = with(&tokens, "reserve", json!(true));
+    for limit in [&tokens, &reserving] {
+        let mut caller = Caller::new(json!({ "limits": [limit] }), &json!({}));
+        for path in [
+            CHAT,
+            V1_CHAT,
+            "/openai/v1/completions",
+            "/openai/v1/responses",
+            "/openai/responses?api-version=2025-04-01-preview",
+            "/openai/v1/threads/t/runs",
+        ] {
+            for body in [
+                r#"{"model":"a","n":1,"n":1}"#,
+                r#"{"model":"a","stream":true,"stream":true}"#,
+                r#"{"model":"a","stream":false,"str\u0065am":true}"#,
+                r#"{"model":"a","Stream":true}"#,
+                r#"{"model":"a","max_tokens":100.5}"#,
+                r#"{"model":"a","max_output_tokens":-1}"#,
+                r#"{"model":"a","max_completion_tokens":"1"}"#,
+                r#"{"model":"a","n":"2"}"#,
+                r#"{"model":"a","stream":"true"}"#,
+                r#"{"model":"a","stream_options":{},"stream_options":{}}"#,
+                r#"{"model":"a","stream_options":7}"#,
+                r#"{"model":"a","model":"a"}"#,
+                r#"{"model":"a"} {}"#,
+                r#"{"model":"a""#,
+                "[]",
+                "",
+            ] {
+                assert_eq!(
+                    caller.code(path, body),
+                    Some(BodyNotReadable),
+                    "{path} {body}"
+                );
+            }
+            let good = r#"{"model":"a","stream":true,"n":1}"#;
+            for content_type in ["application/x-www-form-urlencoded", FORM, "text/html", ""] {
+                let got = code(&caller.ask(path, content_type, good));
+                assert_eq!(got, Some(BodyNotReadable), "{path} {content_type}");
+            }
+            for content_type in [
+                "application/json; charset=us-ascii",
+                "application/json;charset=UTF-16",
+                "text/plain; charset=latin1",
+            ] {
+                let got = code(&caller.ask(path, content_type, good));
+                assert_eq!(
+                    got,
+                    Some(ContentEncodingNotSupported),
+                    "{path} {content_type}"
+                );
+            }
+            for content_type in [
+                "application/json",
+                "text/plain",
+                "text/plain; charset=utf-8",
+            ] {
+                let got = code(&caller.ask(path, content_type, good));
+                assert_eq!(got, None, "{path} {content_type}");
+            }
+            assert_eq!(
+                caller.code(path, &format!("\u{feff}{good}")),
+                None,
+                "{path}"
+            );
+        }
+    }
+    // Where nothing needs it, it is the backend's to judge.
+    let calls = json!({ "calls": 1_000, "per": "60s" });
+    let embeddings = with(&tokens, "operations", json!(["*/embeddings/action"]));
+    let others = with(&tokens, "deployments", json!(["o1"]));
+    for limit in [&calls, &embeddings, &others] {
+        let mut caller = Caller::new(json!({ "limits": [limit] }), &json!({}));
+        for body in [r#"{"n":1,"n":1}"#, "x", ""] {
+            assert_eq!(caller.code(CHAT, body), None, "{limit} {body}");
+        }
+    }
+    let mut caller = Caller::new(json!({ "limits": [tokens] }), &json!({}));
+    let embeddings = "/openai/deployments/gpt-4o/embeddings?api-version=2024-10-21";
+    for path in [embeddings, "/openai/v1/embeddings", "/openai/v1/files"] {
+        assert_eq!(
+            caller.code(path, r#"{"model":"a","n":1,"n":1}"#),
+            None,
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn l6_under_a_limit_on_tokens_a_dated_call_has_one_version() {
+    let tokens = json!({ "limits": [{ "tokens": 1_000_000, "per": "60s" }] });
+    let mut limited = Caller::new(tokens, &json!({}));
+    let mut free = Caller::new(json!({}), &json!({}));
+    for path in [
+        "/openai/deployments/gpt-4o/chat/completions",
+        "/openai/responses",
+    ] {
+        for query in [
+            "api-version=2024-10-21&api-version=2024-10-21",
+            "api-version=2024-02-01&x=1&Api-Version=2024-10-21",
+            "api%2Dversion=2024-10-21&api-version=2024-02-01",
+            "api-version=2024-02-01;api-version=2024-10-21",
+            "api-version=2024-02-01?api-version=2024-10-21",
+        ] {
+            let path = format!("{path}?{query}");
+            assert_eq!(
+                limited.code(&path, r#"{"model":"a"}"#),
+                Some(BodyNotReadable),
+                "{path}"
+            );
+            assert_eq!(free.code(&path, r#"{"model":"a"}"#), None, "{path}");
+        }
+        for query in [
+            "",
+            "?api-version=2024-10-21",
+            "?API%2dVERSION=2024-10-21&x=api-version",
+        ] {
+            let path = format!("{path}{query}");
+            assert_eq!(limited.code(&path, r#"{"model":"a"}"#), None, "{path}");
+        }
+    }
+    let v1 = format!("{V1_CHAT}?api-version=preview&api-version=v1");
+    assert_eq!(limited.code(&v1, r#"{"model":"a"}"#), None);
+    let (_, message) = limited.refusal(
+        "/openai/responses?api-version=1&api-version=2",
+        r#"{"model":"a"}"#,
+    );
+    assert!(message.contains("`api-version`"), "{message}");
+}
+
+/// However it names its version, and with a slash at its end.
+#[test]
+fn l6_a_stream_is_made_to_ask_for_usage_as_azure_reads_its_path() {
+    let inject = json!({ "usage": { "stream_options": "inject" } });
+    let tokens = json!({ "limits": [{ "tokens": 1_000_000, "per": "60s" }] });
+    let mut caller = Caller::new(tokens, &inject);
+    let chat = "/openai/deployments/gpt-4o/chat/completions";
+    for (path, asks) in [
+        (format!("{chat}?api-version=2024-10-21"), true),
+        (format!("{chat}?Api-Version=2024-10-21"), true),
+        (format!("{chat}?x=1&api%2Dversion=2024%2D10-21"), true),
+        (format!("{chat}/?api-version=2025-01-01-PREVIEW"), true),
+        (format!("{V1_CHAT}/"), true),
+        (format!("{chat}?api-version=2024-02-01"), false),
+    ] {
+        let authorization = caller.authorization.clone();
+        let headers = [
+            (":method", "POST"),
+            (":path", &path),
+            ("authorization", &authorization),
+        ];
+        let headers = headers.iter();
+        let headers = headers.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let (headers, bench) = (HeaderMap::from_pairs(headers), &mut caller.bench);
+        let (clock, store) = (|| Time::from_millis(bench.now), &*bench.store);
+        let verdict = bench
+            .gateway
+            .decide(&headers, &clock, store, Patience::Wait);
+        let Verdict::Read(mut read) = verdict else {
+            panic!("{path}: {verdict:?}")
+        };
+        read.body.push(br#"{"model":"a","stream":true}"#, true);
+        assert_eq!(read.body.usage_was_injected(), asks, "{path}");
+    }
+}
+
+#[test]
+fn l6_a_slash_at_the_end_leads_past_no_rule() {
+    let chat = "/openai/deployments/o1/chat/completions";
+    let mut narrowed = Caller::new(json!({ "deployments": ["gpt-4o"] }), &json!({}));
+    let other_role = json!({ "roles": ["Own"] });
+    let own = json!({ "roles": { "Own": { "data_actions":
+        ["Microsoft.CognitiveServices/accounts/OpenAI/deployments/embeddings/action"] } } });
+    let mut other = Caller::new(other_role, &own);
+    for slash in ["", "/"] {
+        let path = format!("{chat}{slash}");
+        assert_eq!(
+            narrowed.code(&path, "{}"),
+            Some(DeploymentNotAllowed),
+            "{path}"
+        );
+        assert_eq!(other.code(&path, "{}"), Some(PermissionDenied), "{path}");
+        let v1 = format!("{V1_CHAT}{slash}");
+        let body = r#"{"model":"o1"}"#;
+        assert_eq!(narrowed.code(&v1, body), Some(DeploymentNotAllowed), "{v1}");
+    }
+    for path in [
+        format!("{chat}//"),
+        format!("{chat}/./"),
+        format!("{chat}/%2f"),
+    ] {
+        assert_eq!(narrowed.code(&path, "{}"), Some(PermissionDenied), "{path}");
+    }
+}
+
+#[test]
+fn l7_members_that_the_operation_does_not_read_reserve_nothing() {
+    let limit = json!({ "tokens": 20_000, "per": "60s", "reserve": true });
+    for (path, body) in [
+        (PATH, r#"{"max_output_tokens":1}"#),
+        (PATH, r#"{"max_tokens":0}"#),
+        ("/openai/v1/responses", r#"{"model":"a","max_tokens":1}"#),
+        (
+            "/openai/v1/completions",
+            r#"{"model":"a","max_completion_tokens":1}"#,
+        ),
+        (
+            "/openai/v1/threads/t/runs",
+            r#"{"model":"a","max_tokens":1}"#,
+        ),
+    ] {
+        let mut caller = Caller::new(json!({ "limits": [limit] }), &json!({}));
+        let passed = (0..40)
+            .filter(|_| caller.code(path, body).is_none())
+            .count();
+        assert_eq!(passed, 4, "{path} {body}");
+    }
+}
+
+#[test]
+fn j12_a_compressed_body_that_has_to_be_read_is_not_supported() {
+    let reserve = json!({ "tokens": 100, "per": "60s", "reserve": true });
+    let embeddings = "/openai/deployments/gpt-4o/embeddings?api-version=2024-10-21";
+    let speech = "/openai/deployments/tts/audio/speech?api-version=2024-10-21";
+    for (app, paths) in [
+        (
+            json!({ "deployments": ["gpt-4o"] }),
+            &[V1_CHAT, FORM_PATHS[0]][..],
+        ),
+        (
+            json!({ "limits": [{ "calls": 9, "per": "60s", "deployments": ["gpt-4o"] }] }),
+            &[V1_CHAT, FORM_PATHS[0], "/openai/v1/embeddings"],
+        ),
+        (
+            json!({ "limits": [{ "tokens": 9, "per": "60s" }] }),
+            &[V1_CHAT, PATH],
+        ),
+        (
+            json!({ "limits": [reserve] }),
+            &[V1_CHAT, PATH, embeddings, speech, "/unknown", FORM_PATHS[2]],
+        ),
+    ] {
+        let mut caller = Caller::new(app.clone(), &json!({}));
+        for path in paths {
+            for (encoding, expected) in [
+                ("gzip", Some(ContentEncodingNotSupported)),
+                ("br", Some(ContentEncodingNotSupported)),
+                ("identity, gzip", Some(ContentEncodingNotSupported)),
+                ("", None),
+                ("identity", None),
+            ] {
+                let authorization = caller.authorization.clone();
+                let headers = [
+                    (":path", *path),
+                    ("authorization", &*authorization),
+                    ("content-encoding", encoding),
+                ];
+                let body = r#"{"model":"gpt-4o","max_tokens":1}"#;
+                let got = code(&caller.bench.decide_body(&headers, body));
+                // What has no bound is larger than the limit.
+                let got = got.filter(|code| *code != CallExceedsLimit);
+                assert_eq!(got, expected, "{app} {path} {encoding}");
+            }
+        }
+    }
+    // Where nothing has to be read, it goes on.
+    let mut free = Caller::new(
+        json!({ "limits": [{ "calls": 9, "per": "60s" }] }),
+        &json!({}),
+    );
+    let authorization = free.authorization.clone();
+    for path in [V1_CHAT, PATH] {
+        let gzip = ("content-encoding", "gzip");
+        let headers = [(":path", path), ("authorization", &*authorization), gzip];
+        assert_eq!(code(&free.bench.decide_body(&headers, "\u{1f}")), None);
+    }
+}
+
+/// By which a caller has Azure run a deployment that neither path nor body names.
+#[test]
+fn c6_a_deployment_in_a_header_is_one_too() {
+    for header in [
+        "x-ms-oai-image-generation-deployment",
+        "x-ms-spillover-deployment",
+        "azureml-model-deployment",
+        "X-Ms_Spillover-Deployment",
+        "AzureML_Model_Deployment",
+    ] {
+        let ask = |caller: &mut Caller, path: &str, names: &[&str]| {
+            let authorization = caller.authorization.clone();
+            let mut headers = vec![(":path", path), ("authorization", &*authorization)];
+            headers.extend(names.iter().map(|name| (header, *name)));
+            code(&caller.bench.decide_body(&headers, r#"{"model":"gpt-4o"}"#))
+        };
+        let app = json!({ "deployments": ["gpt-4o", "gpt-4o-*"] });
+        let mut narrowed = Caller::new(app, &json!({}));
+        for path in [PATH, V1_CHAT, "/openai/files"] {
+            for names in [&[][..], &["gpt-4o"], &["GPT-4o-mini", "gpt-4o"]] {
+                assert_eq!(ask(&mut narrowed, path, names), None, "{header} {names:?}");
+            }
+            for names in [
+                &["secret-o3"][..],
+                &["gpt-4o", "secret-o3"],
+                &["gpt-4o,secret-o3"],
+                &["gpt-4o, gpt-4o"],
+                &["\"gpt-4o\""],
+                &["gpt-4o;q=1"],
+                &["gpt%2d4o"],
+                &[""],
+            ] {
+                let got = ask(&mut narrowed, path, names);
+                assert_eq!(got, Some(DeploymentNotAllowed), "{header} {names:?}");
+            }
+        }
+        // A limit for it counts the call.
+        let limit = json!({ "calls": 1, "per": "60s", "deployments": ["o3"] });
+        let mut limited = Caller::new(json!({ "limits": [limit] }), &json!({}));
+        assert_eq!(ask(&mut limited, PATH, &["o3"]), None);
+        assert_eq!(ask(&mut limited, PATH, &[]), None);
+        let again = ask(&mut limited, V1_CHAT, &["o3"]);
+        assert_eq!(again, Some(RateLimitExceeded), "{header}");
+    }
+}
+
+#[test]
+fn c6_a_content_filter_is_replaced_only_where_the_policy_allows_it() {
+    let allow = json!({ "caps": { "content_filter_override": true } });
+    for (app, expected) in [
+        (json!({}), Some(ParameterNotAllowed)),
+        (json!({ "caps": {} }), Some(ParameterNotAllowed)),
+        (
+            json!({ "caps": { "content_filter_override": false } }),
+            Some(ParameterNotAllowed),
+        ),
+        (allow, None),
+    ] {
+        let mut caller = Caller::new(app.clone(), &json!({}));
+        let authorization = caller.authorization.clone();
+        for (name, value) in [
+            ("x-policy-id", "no-filter"),
+            ("X-Policy-Id", "no-filter"),
+            ("x_policy_id", "no-filter"),
+            ("x-policy-id", ""),
+        ] {
+            for path in [PATH, V1_CHAT, "/openai/files", "/unknown"] {
+                let headers = [
+                    (":path", path),
+                    ("authorization", &*authorization),
+                    (name, value),
+                ];
+                let verdict = caller.bench.decide_body(&headers, r#"{"model":"a"}"#);
+                assert_eq!(code(&verdict), expected, "{app} {name} {path}");
+                if let Verdict::Allow(allow) = verdict {
+                    assert!(!allow.changes.remove.contains(&name.as_bytes().to_vec()));
+                }
+            }
+        }
+    }
+}
+
+fn with(limit: &Value, member: &str, value: Value) -> Value {
+    let mut limit = limit.clone();
+    limit[member] = value;
+    limit
 }
 
 /// Azure OpenAI makes images with the deployment that this header names.
@@ -316,7 +905,7 @@ fn bodies_that_cannot_be_bounded_are_refused_under_reserve() {
         r#"{"max_tokens":"1"}"#,
         r#"{"max_tokens":1"#,
     ] {
-        assert_eq!(caller.code(PATH, body), Some(CallExceedsLimit), "{body}");
+        assert_eq!(caller.code(PATH, body), Some(BodyNotReadable), "{body}");
     }
     let huge = format!(r#"{{"max_tokens":{},"n":9}}"#, u64::MAX);
     assert_eq!(caller.code(PATH, &huge), Some(CallExceedsLimit));
@@ -350,12 +939,15 @@ fn what_is_no_deployments_name_falls_under_every_limit_that_it_might() {
 fn in_report_mode_bodies_are_only_told_of() {
     let app = json!({ "deployments": ["gpt-4o"] });
     let mut caller = Caller::new(app, &json!({ "mode": "report" }));
-    for body in [r#"{"model":"o1"}"#, "x"] {
+    for (body, expected) in [
+        (r#"{"model":"o1"}"#, DeploymentNotAllowed),
+        ("x", BodyNotReadable),
+    ] {
         let Verdict::Allow(allow) = caller.ask(V1_CHAT, "application/json", body) else {
             panic!("refused")
         };
         let refusal = allow.would_refuse.map(|refusal| refusal.code());
-        assert_eq!(refusal, Some(DeploymentNotAllowed));
+        assert_eq!(refusal, Some(expected));
     }
 }
 

@@ -743,7 +743,7 @@ fn what_is_no_operation_is_refused_without_naming_an_action() {
         ("POST", "/openai/v1/moderations"),
         ("POST", "/models/chat/completions"),
         ("POST", "/anthropic/v1/messages"),
-        ("GET", "/openai/models/"),
+        ("GET", "/openai/models//"),
         ("GET", "/openai/%6dodels"),
         ("POST", "/openai/deployments/a%62c/chat/completions"),
         ("POST", "/openai/deployments/a:b/chat/completions"),
@@ -767,7 +767,7 @@ fn without_roles_everything_passes_and_is_told_as_far_as_it_is_known() {
     }
     for path in [
         "/openai/anything",
-        "/openai/models/",
+        "/openai/models//",
         "/openai/%6dodels",
         "/",
     ] {

@@ -60,7 +60,10 @@ const WATCHED: [(&str, &[(&str, usize)]); 29] = [
     (".truncate(", &[]),
     (".replace_range(", &[]),
     (".chunks", &[]),
-    (".windows(", &[("json.rs", 1), ("request.rs", 1)]),
+    (
+        ".windows(",
+        &[("json.rs", 1), ("request.rs", 1), ("usage/form.rs", 1)],
+    ),
     (".step_by(", &[("protobuf.rs", 1)]),
     (".clamp(", &[]),
     (

@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 use common::{Random, figure};
 use serde_json::Value;
 use tollgate::usage::{
-    BodyError, EventFilter, EventStreamReader, JsonUsageReader, MAX_HELD, ModelReader, Usage,
+    BodyError, EventFilter, EventStreamReader, JsonUsageReader, MAX_HELD, Member, ModelReader,
+    Usage,
 };
 
 /// Counts what the current thread has allocated.
@@ -453,8 +454,9 @@ fn read_body(parts: &[&[u8]]) -> Option<(Option<String>, Vec<Option<u64>>)> {
     let facts = vec![
         reader.stream().map(u64::from),
         reader.include_usage().map(u64::from),
-        reader.max_tokens(),
-        Some(reader.choices()),
+        reader.count(Member::MaxTokens),
+        reader.count(Member::N),
+        Some(reader.prompts()),
         reader.closed_at(),
         at.as_ref().map(|at| at.start),
         at.map(|at| at.end),
@@ -781,6 +783,6 @@ fn huge_bodies_in_bounded_memory() {
     check("{\"a\":[0", ",7", &format!("]{tail}"), Ok(()));
     check("{\"a\":0", ",\"b\":{}", tail, Ok(()));
     let repeated = "\",\"model\":\"b\"}";
-    let error = BodyError::Repeated(tollgate::usage::Member::Model);
+    let error = BodyError::Repeated(Member::Model);
     check("{\"model\":\"m\",\"a\":\"", "text ", repeated, Err(error));
 }

@@ -1,11 +1,12 @@
 //! What is read of a request that goes on, and of its answer.
 
+use super::needs::Needs;
 use crate::body::{RequestBody, takes_stream_options};
 use crate::forward::HeaderChanges;
 use crate::limits::{Asking, Deployment};
 use crate::metering::Meter;
 use crate::operations::{ModelPlace, Operation, Unread, is_deployment};
-use crate::policy::{App, Measure, Policy, StreamOptions};
+use crate::policy::{App, Policy, StreamOptions};
 use crate::request::{HeaderMap, RequestHead};
 
 type Asked<'a, 'o> = &'a Result<Operation<'o>, Unread>;
@@ -44,7 +45,8 @@ impl Reading {
         }
         let names_model = place(operation) == ModelPlace::Body;
         Self {
-            body: (inject || names_model).then(|| Box::new(body(headers, inject, policy))),
+            body: (inject || names_model)
+                .then(|| Box::new(body(operation, headers, inject, policy))),
             meter: Some(Meter::new(
                 headers,
                 operation.as_ref().ok().map(|operation| operation.action),
@@ -54,40 +56,41 @@ impl Reading {
 }
 
 /// The reader of a request's body.
-pub(super) fn body(headers: &HeaderMap, inject: bool, policy: &Policy) -> RequestBody {
-    RequestBody::new(headers, inject).with_image_tokens(policy.usage.image_tokens)
+pub(super) fn body(
+    operation: Asked<'_, '_>,
+    headers: &HeaderMap,
+    inject: bool,
+    policy: &Policy,
+) -> RequestBody {
+    let body = if operation.as_ref().is_ok_and(Operation::takes_form) {
+        RequestBody::with_form(headers)
+    } else {
+        RequestBody::new(headers, inject)
+    };
+    body.with_image_tokens(policy.usage.image_tokens)
 }
 
 /// Whether the answer is read for what the call used: that of a request to run a model, or of one that
 /// nobody here knows. Stored answers, read again, would count twice.
-fn is_metered(head: &RequestHead<'_>, operation: Asked<'_, '_>, policy: &Policy) -> bool {
+pub(super) fn is_metered(
+    head: &RequestHead<'_>,
+    operation: Asked<'_, '_>,
+    policy: &Policy,
+) -> bool {
     policy.usage.read
         && head.method == b"POST"
         && operation.as_ref().map_or(true, Operation::is_metered)
 }
 
-/// Whether the decision has to wait for the request's body: for the model, or for what bounds the
-/// answer.
+/// Whether the decision has to wait for the request's body: for the model, or for what limits need.
 pub(super) fn body_decides(
     app: &App,
-    head: &RequestHead<'_>,
+    needs: Needs,
     operation: Asked<'_, '_>,
     policy: &Policy,
 ) -> bool {
-    let metered = is_metered(head, operation, policy);
-    let by_model = || {
-        policy.usage.read
-            || app.deployments.is_some()
-            || app
-                .limits
-                .iter()
-                .any(|limit| limit.scope.deployments.is_some())
-    };
-    let by_bound = || {
-        let reserves = Measure::Tokens { reserve: true };
-        metered && app.limits.iter().any(|limit| limit.measure == reserves)
-    };
-    (place(operation) == ModelPlace::Body && by_model()) || by_bound()
+    let by_model = || policy.usage.read || app.deployments.is_some();
+    needs > Needs::Nothing || (place(operation) == ModelPlace::Body && by_model())
 }
 
 /// What limits need to know of a request that is decided on without its body.
@@ -95,7 +98,7 @@ pub(super) fn asking<'a>(
     operation: &Result<Operation<'a>, Unread>,
     head: &RequestHead<'_>,
 ) -> Asking<'a> {
-    let runs_another = !head.image_deployments.is_empty();
+    let runs_another = !head.deployments.is_empty();
     let known = operation.as_ref().ok();
     let named = known.and_then(|operation| operation.deployment);
     Asking {
@@ -112,7 +115,7 @@ pub(super) fn asking_of_head<'a>(
 ) -> Asking<'a> {
     let asking = asking(operation, head);
     let deployment = match (place(operation), asking.deployment) {
-        (ModelPlace::Body, Deployment::Unknown) if head.image_deployments.is_empty() => {
+        (ModelPlace::Body, Deployment::Unknown) if head.deployments.is_empty() => {
             Deployment::InBody
         }
         (_, deployment) => deployment,

@@ -25,6 +25,8 @@ pub struct Operation<'a> {
     pub deployment: Option<&'a str>,
     /// Where the model is named.
     pub model: ModelPlace,
+    /// It is on the surface with a dated API version.
+    pub is_dated: bool,
 }
 
 /// Where a request names the model, that is the deployment, that it runs.
@@ -36,7 +38,7 @@ pub enum ModelPlace {
     Path,
     /// In the query: `deployment`, or `model` under `/openai/v1/`.
     Query,
-    /// In the body's top-level `model`.
+    /// In the body's `model`: at the top level of an object, or a field of a form.
     Body,
     /// In an earlier request, which was decided on then: this one goes on with it.
     Earlier,
@@ -109,6 +111,7 @@ impl<'a> Operation<'a> {
             action: row.action,
             deployment,
             model: row.model,
+            is_dated: surface == Surfaces::Dated,
         })
     }
 
@@ -124,9 +127,20 @@ impl<'a> Operation<'a> {
                 action: Action::ResponsesWrite,
                 deployment: None,
                 model: ModelPlace::Elsewhere,
+                ..self
             }),
             _ => Err(Unread::Unknown),
         }
+    }
+
+    /// Whether its body may be a form, which SDKs send where there is a file in it.
+    #[must_use]
+    pub fn takes_form(&self) -> bool {
+        self.model == ModelPlace::Body
+            && matches!(
+                self.action,
+                Action::Audio | Action::Images | Action::VideoGenerate
+            )
     }
 
     /// Whether it runs a model whose answer says what it used.
@@ -168,8 +182,10 @@ pub fn is_deployment(text: &str) -> bool {
 
 /// The path, if it has one reading: absolute, no empty segment, none that ends with a dot (`.`
 /// and `..` are resolved, and some servers drop a trailing dot), and of segments' own characters
-/// (`pchar` of RFC 3986 section 3.3) none that escapes (`%`) or brings parameters (`;`).
+/// (`pchar` of RFC 3986 section 3.3) none that escapes (`%`) or brings parameters (`;`). One slash at its
+/// end is left out, as by Azure's router.
 fn canonical(path: &[u8]) -> Option<&str> {
+    let path = path.strip_suffix(b"/").unwrap_or(path);
     let mut before = b'/';
     for byte in path.strip_prefix(b"/")? {
         let passes = match byte {
@@ -372,6 +388,22 @@ mod tests {
     }
 
     #[test]
+    fn l6_a_slash_at_the_end_makes_no_other_operation() {
+        for row in rows() {
+            for surface in ["/openai/", "/openai/v1/"] {
+                let path = sample(row, surface);
+                let slashed = format!("{path}/?api-version=1");
+                assert_eq!(
+                    read(&name(row), &slashed),
+                    read(&name(row), &path),
+                    "{path}"
+                );
+            }
+        }
+        assert_eq!(read("GET", "/openai/"), Err(Unread::Unknown));
+    }
+
+    #[test]
     fn what_has_two_readings_is_ambiguous() {
         for path in [
             "",
@@ -380,7 +412,9 @@ mod tests {
             "*",
             "//openai/models",
             "/openai//models",
-            "/openai/models/",
+            "/openai/models//",
+            "/openai/models/./",
+            "/openai/models./",
             "/openai/./models",
             "/openai/x/../models",
             "/openai/models/.",

@@ -3,13 +3,14 @@
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
+use super::caps::caps;
 use super::deployments::deployments;
 use super::limits::limits;
 use super::names::label;
 use super::reader::{Members, Node, Read, Refused, Shape};
 use super::roles::{self, Definitions};
 use super::wording::quoted;
-use super::{Access, App, Apps, Limit};
+use super::{Access, App, Apps, Caps, Limit};
 use crate::guid::Guid;
 
 /// Most applications that can be listed.
@@ -19,13 +20,21 @@ const EXAMPLE_ID: &str = "aaaaaaaa-0000-0000-0000-000000000001";
 
 static APP: Shape = Shape {
     example: r#"{"app_id": "aaaaaaaa-0000-0000-0000-000000000001"}"#,
-    keys: &["app_id", "name", "access", "roles", "deployments", "limits"],
+    keys: &[
+        "app_id",
+        "name",
+        "access",
+        "roles",
+        "deployments",
+        "limits",
+        "caps",
+    ],
     refused: &[],
 };
 
 static DEFAULT_APP: Shape = Shape {
     example: r#"{"access": "deny"}"#,
-    keys: &["name", "access", "roles", "deployments", "limits"],
+    keys: &["name", "access", "roles", "deployments", "limits", "caps"],
     refused: &[Refused {
         key: "app_id",
         problem: "the default application has no id: it serves every application that is \
@@ -60,6 +69,7 @@ pub(super) fn apps(policy: &Members<'_>, roles: &Definitions) -> Read<Apps> {
         roles: None,
         deployments: None,
         limits: Vec::new(),
+        caps: Caps::default(),
     };
     let default_app = policy.or("default_app", unlisted, |node| {
         default_app(node, roles, &mut names)
@@ -91,6 +101,7 @@ fn listed_app(
     let roles = members.optional("roles", |node| roles::of_app(node, roles));
     let deployments = members.optional("deployments", deployments);
     let limits = limits_of(&members);
+    let caps = caps(&members);
     Ok(App {
         id: Some(id?),
         name: Some(name?),
@@ -98,6 +109,7 @@ fn listed_app(
         roles: roles?,
         deployments: deployments?,
         limits: limits?,
+        caps: caps?,
     })
 }
 
@@ -108,6 +120,7 @@ fn default_app(node: &Node<'_>, roles: &Definitions, names: &mut Names) -> Read<
     let roles = members.optional("roles", |node| roles::of_app(node, roles));
     let deployments = members.optional("deployments", deployments);
     let limits = limits_of(&members);
+    let caps = caps(&members);
     Ok(App {
         id: None,
         name: name?,
@@ -115,6 +128,7 @@ fn default_app(node: &Node<'_>, roles: &Definitions, names: &mut Names) -> Read<
         roles: roles?,
         deployments: deployments?,
         limits: limits?,
+        caps: caps?,
     })
 }
 

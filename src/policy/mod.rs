@@ -6,6 +6,7 @@
 
 mod answers;
 mod apps;
+mod caps;
 mod deployments;
 mod document;
 mod error;
@@ -213,6 +214,15 @@ pub struct App {
     pub deployments: Option<Deployments>,
     /// How much it may call.
     pub limits: Vec<Limit>,
+    /// What its requests may ask for.
+    pub caps: Caps,
+}
+
+/// What the requests of an application may ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caps {
+    /// They may replace the content filter of a deployment.
+    pub content_filter_override: bool,
 }
 
 /// Whether an application may call at all.

@@ -6,10 +6,10 @@ mod schema;
 use std::fmt::Write as _;
 
 use super::{
-    Access, AnswerFormat, ApiKeyAction, ApiKeys, App, AppClaim, ClaimMatch, CorsPreflight, Count,
-    Deployments, FetchStart, FilterStateField, Forward, HeaderSource, Issuer, KeyFetch, KeySource,
-    Limit, Log, Measure, Mode, Pattern, Period, Policy, Refresh, RequiredClaim, Response,
-    Responses, Scope, StreamOptions, Tenant, UsageReading, Window,
+    Access, AnswerFormat, ApiKeyAction, ApiKeys, App, AppClaim, Caps, ClaimMatch, CorsPreflight,
+    Count, Deployments, FetchStart, FilterStateField, Forward, HeaderSource, Issuer, KeyFetch,
+    KeySource, Limit, Log, Measure, Mode, Pattern, Period, Policy, Refresh, RequiredClaim,
+    Response, Responses, Scope, StreamOptions, Tenant, UsageReading, Window,
 };
 use crate::guid::Guid;
 use crate::jwt::Algorithm;
@@ -195,6 +195,7 @@ fn a_limit_for_each_application() {
                 count: Count::Statuses(vec![200]),
                 scope: Scope::default(),
             }],
+            caps: Caps::default(),
         };
         assert_eq!(policy.apps.find(id), &expected);
     }
@@ -249,6 +250,7 @@ fn defaults_of_the_other_keys() {
         roles: None,
         deployments: None,
         limits: Vec::new(),
+        caps: Caps::default(),
     };
     assert_eq!(policy.apps.default_app, default_app);
     assert_eq!(policy.public_paths, []);
@@ -707,6 +709,7 @@ fn the_default_application() {
             count: Count::All,
             scope: Scope::default(),
         }],
+        caps: Caps::default(),
     };
     assert_eq!(policy.apps.default_app, expected);
 }
@@ -1186,6 +1189,27 @@ fn deployments_by_name_and_by_prefix() {
     let default_app = policy.apps.default_app;
     assert!(default_app.deployments.unwrap().include("X"));
     assert!(default_app.roles.unwrap().grant(Action::FilesWrite));
+}
+
+#[test]
+fn c6_caps_of_listed_and_other_applications() {
+    let caps = |text: &str| parse(&app(text)).apps.listed[0].caps;
+    let override_it = Caps {
+        content_filter_override: true,
+    };
+    for text in [
+        r#""access": "allow""#,
+        r#""caps": {}"#,
+        r#""caps": {"content_filter_override": false}"#,
+    ] {
+        assert_eq!(caps(text), Caps::default(), "{text}");
+    }
+    let text = r#""caps": {"content_filter_override": true}"#;
+    assert_eq!(caps(text), override_it);
+    let default_app = parse(&top(&format!(r#""default_app": {{{text}}}"#)))
+        .apps
+        .default_app;
+    assert_eq!(default_app.caps, override_it);
 }
 
 /// A policy of this many applications, each named and limited.

@@ -587,6 +587,7 @@ impl Stream {
         }
         let head = RequestHead::read(&self.headers, &plugin.policy);
         let client = abi::property("source\0address").ok();
+        let api_version = head.api_version();
         let line = RequestLine {
             time: self.began,
             end: abi::now(),
@@ -594,7 +595,7 @@ impl Stream {
             policy: &plugin.policy,
             method: head.method_to_tell(),
             path: &head.path_to_tell(&plugin.policy.api_keys.query),
-            api_version: head.api_version().map(ApiVersion::as_bytes),
+            api_version: api_version.as_ref().map(ApiVersion::as_bytes),
             status: self.status.get().code(),
             client: client.as_deref(),
             request_id: head.request_id_to_tell(),

@@ -117,6 +117,11 @@ pub(super) fn line_end(bytes: &[u8]) -> Option<usize> {
     )
 }
 
+/// What may begin a form's delimiter.
+pub(super) fn hyphen(bytes: &[u8]) -> Option<usize> {
+    first(bytes, |word| equal(word, b'-'), |byte| byte == b'-')
+}
+
 /// What ends the plain part of a string: a quote or a backslash.
 pub(super) fn quote_or_escape(bytes: &[u8]) -> Option<usize> {
     first(
@@ -157,7 +162,8 @@ mod tests {
     fn finds_what_a_plain_loop_finds() {
         type Find = fn(&[u8]) -> Option<usize>;
         type Wanted = fn(u8) -> bool;
-        let finders: [(Find, Wanted); 4] = [
+        let finders: [(Find, Wanted); 5] = [
+            (hyphen, |byte| byte == b'-'),
             (line_end, |byte| byte == b'\r' || byte == b'\n'),
             (quote_or_escape, |byte| byte == b'"' || byte == b'\\'),
             (quote_escape_or_control, |byte| {
@@ -168,7 +174,7 @@ mod tests {
         for (find, wanted) in finders {
             for around in [b'a', 0x7f, 0x80, 0xff, b'!', b'#', b'Z', b'|'] {
                 for byte in 0..=u8::MAX {
-                    for second in [around, b'"', b'\n', b'{', 0x01, 0xa2] {
+                    for second in [around, b'"', b'\n', b'-', b'{', 0x01, 0xa2] {
                         for at in 0..19 {
                             let mut bytes = [around; 20];
                             bytes[at] = byte;

@@ -11,6 +11,7 @@
 //! | [`EventFilter`] | the same, and takes out the usage event that the caller did not ask for |
 //! | [`AnswerReader`] | whichever of these an answer's headers call for |
 //! | [`ModelReader`] | `model` and what bounds the answer, in a request body |
+//! | [`FormReader`] | `model` in a request body that is a form |
 //!
 //! The two sides differ in how strict they are. An answer comes from the backend, so what is
 //! odd in it is passed over, and what was found stays found. A request comes from anyone: what two
@@ -22,6 +23,7 @@ mod bytes;
 mod count;
 mod events;
 mod filter;
+mod form;
 mod grammar;
 mod reading;
 mod request;
@@ -34,6 +36,7 @@ pub(crate) use bytes::is_white_space;
 pub use count::Usage;
 pub use events::EventStreamReader;
 pub use filter::{EventFilter, MAX_HELD};
+pub use form::{FormError, FormReader};
 pub(crate) use reading::MediaType;
 pub use reading::{AnswerReader, BodyReader, Passed, is_event_stream};
 pub use request::{BodyError, Member, ModelReader};

@@ -5,19 +5,23 @@ use std::ops::Range;
 
 use super::attachments::{AttachmentReader, Attachments};
 use super::bytes::Cursor;
+use super::form::FormError;
 use super::grammar::{Fault, Grammar, Token};
 use super::text::{Kept, unescaped};
 use crate::json;
 
 /// Longest model name, as it is written. Deployments have up to 64 characters, fine-tuned models
 /// about 100.
-const MAX_MODEL: usize = 1024;
+pub(super) const MAX_MODEL: usize = 1024;
 
 /// Longest name that can be one of those looked for, each of its characters escaped.
 const MAX_NAME: usize = 6 * "max_completion_tokens".len();
 
 /// Longest number or literal that is read.
 const MAX_SCALAR: usize = 32;
+
+/// Longest `stream_options`. Those of the SDKs take 50 bytes.
+pub(crate) const MAX_OPTIONS: u64 = 1_024;
 
 /// A member of a request body that decides something here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +93,10 @@ impl Member {
 /// Why a request body is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyError {
-    /// Its headers do not say that it is JSON in UTF-8, sent as it is.
+    /// Its headers say that it is something else than JSON.
     MediaType,
+    /// Its headers say that it is compressed, or text in another character set than UTF-8.
+    Encoding,
     /// It is not JSON in UTF-8, to the letter of RFC 8259.
     NotJson,
     /// It is some other JSON value.
@@ -107,22 +113,52 @@ pub enum BodyError {
     WrongType(Member),
     /// A member's value is longer than any that makes sense.
     TooLong(Member),
+    /// A member is not there.
+    Absent(Member),
+    /// A form has a file in the place of a member.
+    File(Member),
+    /// `model` is not the name of a deployment.
+    NotADeployment,
+    /// A form that readers take apart differently.
+    Form(FormError),
+}
+
+impl BodyError {
+    /// Whether the body is a good one but for its `model`.
+    #[must_use]
+    pub fn is_about_model(self) -> bool {
+        matches!(
+            self,
+            Self::NotADeployment
+                | Self::Repeated(Member::Model)
+                | Self::OtherCase(Member::Model)
+                | Self::WrongType(Member::Model)
+                | Self::TooLong(Member::Model)
+                | Self::Absent(Member::Model)
+                | Self::File(Member::Model)
+        )
+    }
 }
 
 impl fmt::Display for BodyError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::MediaType => formatter.write_str("the body's headers do not say plain JSON"),
+            Self::MediaType => formatter.write_str("content-type names something else than JSON"),
+            Self::Encoding => formatter.write_str("it is compressed or not UTF-8"),
             Self::NotJson => formatter.write_str("the body is not JSON"),
             Self::NotAnObject => formatter.write_str("the body is not a JSON object"),
             Self::TooDeep => formatter.write_str("the body is nested too deeply"),
             Self::Truncated => formatter.write_str("the body ends too early"),
             Self::Repeated(member) => write!(formatter, "`{}` is repeated", member.name()),
             Self::OtherCase(member) => {
-                write!(formatter, "`{}` is written in another case", member.name())
+                write!(formatter, "`{}` is written in another way", member.name())
             }
             Self::WrongType(member) => write!(formatter, "`{}` has the wrong type", member.name()),
             Self::TooLong(member) => write!(formatter, "`{}` is too long", member.name()),
+            Self::Absent(member) => write!(formatter, "`{}` is missing", member.name()),
+            Self::File(member) => write!(formatter, "`{}` is a file", member.name()),
+            Self::NotADeployment => formatter.write_str("`model` is not a deployment's name"),
+            Self::Form(error) => error.fmt(formatter),
         }
     }
 }
@@ -137,6 +173,8 @@ impl fmt::Display for BodyError {
 #[derive(Clone, Debug)]
 pub struct ModelReader {
     grammar: Grammar,
+    /// How much of a byte order mark was read, as long as one may come.
+    mark: Option<usize>,
     utf8: Utf8,
     refused: Option<BodyError>,
     scanned: u64,
@@ -152,8 +190,7 @@ pub struct ModelReader {
     include_usage: Option<bool>,
     /// It is there twice, or in another case.
     asked_oddly: bool,
-    max_tokens: Option<u64>,
-    choices: Option<u64>,
+    counts: Counts,
     /// The list that is being read, of those whose members are looked for.
     list: List,
     prompts: u64,
@@ -176,6 +213,7 @@ impl ModelReader {
     pub fn new() -> Self {
         Self {
             grammar: Grammar::new(),
+            mark: Some(0),
             utf8: Utf8::default(),
             refused: None,
             scanned: 0,
@@ -187,8 +225,7 @@ impl ModelReader {
             stream: None,
             include_usage: None,
             asked_oddly: false,
-            max_tokens: None,
-            choices: None,
+            counts: Counts::default(),
             list: List::Other,
             prompts: 0,
             data_sources: false,
@@ -246,18 +283,16 @@ impl ModelReader {
         self.include_usage.filter(|_| !self.asked_oddly)
     }
 
-    /// The largest of `max_tokens`, `max_completion_tokens` and `max_output_tokens`.
+    /// The number in a member that has one: `n`, `best_of` and those that bound an answer.
     #[must_use]
-    pub fn max_tokens(&self) -> Option<u64> {
-        self.max_tokens
+    pub fn count(&self, member: Member) -> Option<u64> {
+        self.counts.of(member)
     }
 
-    /// How many answers are made, each of up to [`Self::max_tokens`]: the larger of `n` and `best_of`, for
-    /// every prompt of a list.
+    /// How many texts a list of prompts has, each of which gets answers of its own.
     #[must_use]
-    pub fn choices(&self) -> u64 {
-        let each = self.choices.unwrap_or(1).max(1);
-        each.saturating_mul(self.prompts.max(1))
+    pub fn prompts(&self) -> u64 {
+        self.prompts
     }
 
     /// Whether there are `data_sources` ("on your data"), which do not go together with `stream_options`.
@@ -301,6 +336,7 @@ impl ModelReader {
             return Err(BodyError::NotJson);
         }
         let mut input = Cursor::new(bytes);
+        self.skip_mark(&mut input)?;
         loop {
             let token = self.grammar.next(&mut input).map_err(|fault| match fault {
                 Fault::NotJson => BodyError::NotJson,
@@ -311,6 +347,23 @@ impl ModelReader {
         }
     }
 
+    /// Skips a byte order mark before the object, as RFC 8259 section 8.1 lets readers do. Azure does.
+    fn skip_mark(&mut self, input: &mut Cursor<'_>) -> Result<(), BodyError> {
+        const MARK: &[u8] = "\u{feff}".as_bytes();
+        while let Some(read) = self.mark {
+            match (MARK.get(read), input.peek()) {
+                (Some(_), None) => return Ok(()),
+                (Some(wanted), Some(byte)) if *wanted == byte => {
+                    input.next();
+                    self.mark = Some(read.saturating_add(1));
+                }
+                (Some(_), Some(_)) if read > 0 => return Err(BodyError::NotJson),
+                (Some(_), Some(_)) | (None, _) => self.mark = None,
+            }
+        }
+        Ok(())
+    }
+
     /// One token, which ends at `end`.
     fn token(&mut self, token: Token<'_>, end: u64) -> Result<(), BodyError> {
         let depth = self.grammar.depth();
@@ -319,10 +372,7 @@ impl ModelReader {
             _ if end_of_body(depth) && token != Token::End => Err(BodyError::NotAnObject),
             Token::Array if depth == 1 => Err(BodyError::NotAnObject),
             Token::Object | Token::Array => self.opened(token, end),
-            Token::End => {
-                self.closed(depth, end);
-                Ok(())
-            }
+            Token::End => self.closed(depth, end),
             Token::Name { part, last } => {
                 self.attachments.name(part, last);
                 self.name(part, last)
@@ -366,15 +416,20 @@ impl ModelReader {
         }
     }
 
-    fn closed(&mut self, depth: u8, end: u64) {
+    fn closed(&mut self, depth: u8, end: u64) -> Result<(), BodyError> {
         match depth {
             0 => self.closed_at = Some(end.saturating_sub(1)),
             1 if self.in_options => {
                 self.in_options = false;
                 self.options_end = Some(end);
+                let begin = self.options_begin.unwrap_or_default();
+                if end.saturating_sub(begin) > MAX_OPTIONS {
+                    return Err(BodyError::TooLong(Member::StreamOptions));
+                }
             }
             _ => {}
         }
+        Ok(())
     }
 
     fn name(&mut self, part: &[u8], last: bool) -> Result<(), BodyError> {
@@ -469,13 +524,7 @@ impl ModelReader {
             (_, Scalar::Null) => {}
             (Member::Stream, Scalar::Bool(stream)) => self.stream = Some(stream),
             (Member::IncludeUsage, Scalar::Bool(usage)) => self.include_usage = Some(usage),
-            (
-                Member::MaxTokens | Member::MaxCompletionTokens | Member::MaxOutputTokens,
-                Scalar::Count(tokens),
-            ) => self.max_tokens = self.max_tokens.max(Some(tokens)),
-            (Member::N | Member::BestOf, Scalar::Count(choices)) => {
-                self.choices = self.choices.max(Some(choices));
-            }
+            (member, Scalar::Count(count)) if self.counts.set(member, count) => {}
             _ => return Err(BodyError::WrongType(member)),
         }
         Ok(())
@@ -487,12 +536,46 @@ impl ModelReader {
     }
 }
 
+/// The numbers in members that have one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    best_of: Option<u64>,
+    max_completion_tokens: Option<u64>,
+    max_output_tokens: Option<u64>,
+    max_tokens: Option<u64>,
+    n: Option<u64>,
+}
+
+impl Counts {
+    fn of(mut self, member: Member) -> Option<u64> {
+        *self.place(member)?
+    }
+
+    /// False where the member is no number.
+    fn set(&mut self, member: Member, count: u64) -> bool {
+        self.place(member)
+            .map(|place| *place = Some(count))
+            .is_some()
+    }
+
+    fn place(&mut self, member: Member) -> Option<&mut Option<u64>> {
+        match member {
+            Member::BestOf => Some(&mut self.best_of),
+            Member::MaxCompletionTokens => Some(&mut self.max_completion_tokens),
+            Member::MaxOutputTokens => Some(&mut self.max_output_tokens),
+            Member::MaxTokens => Some(&mut self.max_tokens),
+            Member::N => Some(&mut self.n),
+            Member::IncludeUsage | Member::Model | Member::Stream | Member::StreamOptions => None,
+        }
+    }
+}
+
 /// No bracket is open: before the object, or after it.
 fn end_of_body(depth: u8) -> bool {
     depth == 0
 }
 
-fn count(bytes: usize) -> u64 {
+pub(super) fn count(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 

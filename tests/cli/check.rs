@@ -404,6 +404,9 @@ fn the_effective_policy_has_every_default_and_means_the_same() {
         value["apps"][0]["limits"][0],
         json!({ "tokens": 7, "per": "day", "count": "all", "reserve": false })
     );
+    for app in [&value["apps"][0], &value["default_app"]] {
+        assert_eq!(app["caps"], json!({ "content_filter_override": false }));
+    }
     assert_eq!(value["log"]["filter_state"][11], "estimated_tokens");
     assert_eq!(value["mode"], "enforce");
     // Filled in once, nothing is left to fill in, and nothing is refused.

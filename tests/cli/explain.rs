@@ -192,6 +192,14 @@ fn every_refusal_falls_at_its_step_with_the_gateways_answer() {
             403,
             "DeploymentNotAllowed",
         ),
+        (
+            &base,
+            &good,
+            &["--header", "x-policy-id: no-filter"],
+            "caps",
+            403,
+            "ParameterNotAllowed",
+        ),
         (&reserved, &good, &[], "limits", 413, "CallExceedsLimit"),
     ]
     .into_iter()
@@ -258,6 +266,10 @@ fn an_allowed_request_passes_every_step() {
             "{explained:#}"
         );
         assert!(found(&explained, "operation").ends_with("without roles everything is allowed"));
+        assert_eq!(
+            found(&explained, "caps"),
+            "x-policy-id is absent; content_filter_override: not allowed"
+        );
         let notes = explained["notes"].to_string();
         assert!(notes.contains("the backend sees x-app: batch"), "{notes}");
     }

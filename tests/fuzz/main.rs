@@ -102,6 +102,7 @@ tests!(
     head,
     path,
     body,
+    form,
     json,
     events,
     limits

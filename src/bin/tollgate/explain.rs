@@ -313,6 +313,7 @@ fn explain(
         let Read {
             pending,
             body: mut reader,
+            changes,
             ..
         } = read;
         let given = request.body.as_deref();
@@ -321,6 +322,9 @@ fn explain(
         }
         reader.push(given.unwrap_or(b"{}"), true);
         verdict = gateway.decide_on_body(pending, &reader, &clock, &store);
+        if let Verdict::Allow(allow) = &mut verdict {
+            allow.changes = changes;
+        }
         model = Some(reader.model().map(|name| name.map(str::to_owned)));
     }
     let asked = Asked {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tollgate::json;
 
 /// Keys in the order in which people look for them; others follow by the alphabet.
-const ORDER: [&str; 57] = [
+const ORDER: [&str; 59] = [
     "issuers",
     "api_keys",
     "roles",
@@ -45,6 +45,8 @@ const ORDER: [&str; 57] = [
     "count",
     "reserve",
     "operations",
+    "caps",
+    "content_filter_override",
     "forward",
     "authorization",
     "headers",

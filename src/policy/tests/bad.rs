@@ -816,6 +816,28 @@ pub(super) const BAD: &[(Complete, &str, &[&str])] = &[
             r#"apps[0].deployments[6]: "**" is not the name of a deployment; write up to 64 letters, digits, dots, hyphens and underscores; * stands only at the end"#,
         ],
     ),
+    // Caps.
+    (
+        app,
+        r#""caps": []"#,
+        &[
+            r#"apps[0].caps: expected an object such as {"content_filter_override": true}, found an array"#,
+        ],
+    ),
+    (
+        app,
+        r#""caps": {"content_filter_override": "true", "content_filter_overide": true, "tools": []}"#,
+        &[
+            r#"apps[0].caps.content_filter_overide: unknown key; did you mean "content_filter_override"?"#,
+            "apps[0].caps.tools: unknown key; the keys here are content_filter_override",
+            "apps[0].caps.content_filter_override: expected true or false, found a string",
+        ],
+    ),
+    (
+        top,
+        r#""default_app": {"caps": {"n": 1}}"#,
+        &["default_app.caps.n: unknown key; the keys here are content_filter_override"],
+    ),
     // Limits.
     (
         app,

@@ -83,6 +83,7 @@ fn definitions() -> Vec<(&'static str, Value)> {
         "roles": filled_list(&json!({ "type": "string", "minLength": 1 }), 100),
         "deployments": deployments,
         "limits": { "type": "array", "items": reference("apps[].limits[]"), "maxItems": 16 },
+        "caps": reference("apps[].caps"),
     });
     let mut default_app = app.clone();
     default_app.as_object_mut().unwrap().remove("app_id");
@@ -189,6 +190,13 @@ fn definitions() -> Vec<(&'static str, Value)> {
                     "operations": filled_list(&text, 5000),
                     "deployments": deployments,
                 }),
+            ),
+        ),
+        (
+            "apps[].caps",
+            object(
+                &[],
+                &json!({ "content_filter_override": { "type": "boolean" } }),
             ),
         ),
         (
@@ -558,6 +566,7 @@ fn place(name: &str) -> String {
         "issuers[].refresh" => format!(r#"{{"issuers": [{}]}}"#, in_issuer(r#""refresh": {HERE}"#)),
         "apps[]" => beside(&app("HERE")),
         "apps[].limits[]" => beside(&app(r#""limits": [{"tokens": 1, "per": "60s", HERE}]"#)),
+        "apps[].caps" => beside(&app(r#""caps": {HERE}"#)),
         "roles.*" => beside(r#""roles": {"A": {"data_actions": [], HERE}}"#),
         "responses.*" => beside(r#""responses": {"quota": {HERE}}"#),
         member => beside(&format!(r#""{member}": {{HERE}}"#)),

@@ -30,7 +30,7 @@ fn facts(reader: &ModelReader) -> impl PartialEq + fmt::Debug + use<> {
     (
         reader.model.clone(),
         (reader.stream, reader.include_usage()),
-        (reader.max_tokens, reader.choices),
+        (reader.counts, reader.prompts),
         (reader.stream_options_at(), reader.closed_at),
         reader.attachments(),
     )
@@ -76,8 +76,16 @@ fn reads_what_decides() {
     assert_eq!(reader.model(), Some("gpt-4o-mini"));
     assert_eq!(reader.stream(), Some(true));
     assert_eq!(reader.include_usage(), Some(false));
-    assert_eq!(reader.max_tokens(), Some(200));
-    assert_eq!(reader.choices(), 3);
+    for (member, count) in [
+        (Member::MaxTokens, Some(100)),
+        (Member::MaxCompletionTokens, Some(200)),
+        (Member::MaxOutputTokens, None),
+        (Member::N, Some(2)),
+        (Member::BestOf, Some(3)),
+        (Member::Stream, None),
+    ] {
+        assert_eq!(reader.count(member), count, "{member:?}");
+    }
     assert_eq!(reader.scanned(), text.len() as u64);
 
     let at = reader.stream_options_at().unwrap();
@@ -96,7 +104,7 @@ fn null_is_absent() {
     assert_eq!(result, Ok(()));
     assert_eq!(reader.model(), None);
     assert_eq!((reader.stream(), reader.include_usage()), (None, None));
-    assert_eq!((reader.max_tokens(), reader.choices()), (None, 1));
+    assert_eq!(reader.counts, Counts::default());
     let at = reader.stream_options_at().unwrap();
     assert_eq!(&text[at.start as usize..at.end as usize], b"null");
 
@@ -164,7 +172,7 @@ fn include_usage_twice_is_not_said() {
         );
         let (reader, result) = read(text.as_bytes());
         assert_eq!((result, reader.include_usage()), (Ok(()), None), "{text}");
-        assert_eq!(reader.choices(), 2);
+        assert_eq!(reader.count(Member::N), Some(2));
     }
     for odd in [
         r#""include_usage":true,"Include_Usage":false"#,
@@ -176,24 +184,24 @@ fn include_usage_twice_is_not_said() {
 }
 
 #[test]
-fn every_prompt_of_a_list_has_answers_of_its_own() {
-    for (text, choices) in [
-        (r#"{"prompt":"a"}"#, 1),
-        (r#"{"prompt":[]}"#, 1),
+fn prompts_of_a_list_are_counted() {
+    for (text, prompts) in [
+        (r#"{"prompt":"a"}"#, 0),
+        (r#"{"prompt":[]}"#, 0),
         (r#"{"prompt":["a"]}"#, 1),
         (r#"{"Prompt":["a","b"]}"#, 2),
         (r#"{"prompt":["a","b","","\u0063"]}"#, 4),
-        (r#"{"prompt":[1,2,3]}"#, 1),
-        (r#"{"prompt":[[1,2],[3],[]],"n":2}"#, 6),
-        (r#"{"n":2,"best_of":5,"pr\u006fmpt":["a",["b"],"c"]}"#, 15),
+        (r#"{"prompt":[1,2,3]}"#, 0),
+        (r#"{"prompt":[[1,2],[3],[]],"n":2}"#, 3),
+        (r#"{"n":2,"best_of":5,"pr\u006fmpt":["a",["b"],"c"]}"#, 3),
         (r#"{"prompt":["a","b"],"x":["c"],"prompt":["d"]}"#, 3),
-        (r#"{"prompt":{"id":"x","variables":["a","b"]}}"#, 1),
-        (r#"{"prompt":null,"stop":["a","b"]}"#, 1),
-        (r#"{"x":{"prompt":["a","b"]}}"#, 1),
-        (r#"{"stream_options":{"prompt":["a","b"]}}"#, 1),
+        (r#"{"prompt":{"id":"x","variables":["a","b"]}}"#, 0),
+        (r#"{"prompt":null,"stop":["a","b"]}"#, 0),
+        (r#"{"x":{"prompt":["a","b"]}}"#, 0),
+        (r#"{"stream_options":{"prompt":["a","b"]}}"#, 0),
     ] {
         let (reader, result) = read(text.as_bytes());
-        assert_eq!((result, reader.choices()), (Ok(()), choices), "{text}");
+        assert_eq!((result, reader.prompts()), (Ok(()), prompts), "{text}");
     }
 }
 
@@ -270,6 +278,15 @@ fn refuses_what_is_too_long() {
     );
     let number = format!("{{\"n\":{}}}", "1".repeat(MAX_SCALAR + 1));
     refused(number.as_bytes(), BodyError::TooLong(Member::N));
+    let options = |length: usize| {
+        let filler = "x".repeat(length - r#"{"a":""}"#.len());
+        format!(r#"{{"stream_options":{{"a":"{filler}"}}}}"#)
+    };
+    assert_eq!(read(options(1024).as_bytes()).1, Ok(()));
+    refused(
+        options(1025).as_bytes(),
+        BodyError::TooLong(Member::StreamOptions),
+    );
     // A name this long is none of those looked for.
     let name = format!("{{\"{}\":1}}", "model".repeat(1000));
     assert_eq!(read(name.as_bytes()).1, Ok(()));
@@ -358,7 +375,6 @@ fn refuses_what_is_not_json_to_the_letter() {
         b"{\"a\":\"\xed\xa0\x80\"}",
         b"{\"\\ud800\":1}",
         b"{\"model\":\"\\udc00\"}",
-        b"\xef\xbb\xbf{}",
         b"{\0}\0",
         b"\xff\xfe{\0}\0",
     ] {
@@ -400,4 +416,27 @@ fn once_refused_stays_refused() {
     assert_eq!(reader.push(b"{\"model\":\"a\"}"), Err(BodyError::NotJson));
     assert_eq!(reader.finish(), Err(BodyError::NotJson));
     assert_eq!((reader.model(), reader.scanned()), (None, 2));
+}
+
+#[test]
+fn l6_a_byte_order_mark_is_skipped() {
+    let text = "\u{feff} {\"model\":\"a\",\"stream_options\":{}}";
+    let (reader, result) = read(text.as_bytes());
+    assert_eq!((result, reader.model()), (Ok(()), Some("a")));
+    let at = reader.stream_options_at().unwrap();
+    assert_eq!(&text.as_bytes()[at.start as usize..at.end as usize], b"{}");
+    assert_eq!(reader.closed_at(), Some(text.len() as u64 - 1));
+    for text in [
+        "\u{feff}\u{feff}{}",
+        " \u{feff}{}",
+        "{\u{feff}}",
+        "{}\u{feff}",
+        "\u{fefe}{}",
+    ] {
+        refused(text.as_bytes(), BodyError::NotJson);
+    }
+    refused(b"\xef\xbb", BodyError::Truncated);
+    refused("\u{feff}".as_bytes(), BodyError::Truncated);
+    // In UTF-16.
+    refused(b"\xff\xfe{\0}\0", BodyError::NotJson);
 }

@@ -4,6 +4,7 @@
 //! way there is, and the two must agree.
 
 mod answers;
+mod forms;
 mod keys;
 mod policies;
 mod records;
@@ -34,7 +35,7 @@ pub(crate) struct Target {
     pub(crate) words: &'static [&'static str],
 }
 
-pub(crate) const ALL: [&Target; 15] = [
+pub(crate) const ALL: [&Target; 16] = [
     &tokens::CREDENTIAL,
     &tokens::TOKEN,
     &tokens::HEADER,
@@ -47,6 +48,7 @@ pub(crate) const ALL: [&Target; 15] = [
     &requests::HEAD,
     &requests::PATH,
     &requests::BODY,
+    &forms::FORM,
     &answers::JSON,
     &answers::EVENTS,
     &records::LIMITS,

@@ -47,7 +47,7 @@ fn fill(root: &mut Map<String, Value>, policy: &Policy) {
     for (written, app) in apps.into_iter().flatten().zip(&policy.apps.listed) {
         complete(
             written,
-            &json!({ "name": app.name, "access": "allow", "limits": [] }),
+            &json!({ "name": app.name, "access": "allow", "limits": [], "caps": of_caps(app) }),
         );
         complete_limits(written);
     }
@@ -146,7 +146,11 @@ fn of_default_app(app: &App) -> Value {
         Access::Allow => "allow",
         Access::Deny => "deny",
     };
-    json!({ "access": access, "limits": [] })
+    json!({ "access": access, "limits": [], "caps": of_caps(app) })
+}
+
+fn of_caps(app: &App) -> Value {
+    json!({ "content_filter_override": app.caps.content_filter_override })
 }
 
 fn of_responses(responses: &Responses) -> Value {

@@ -10,7 +10,7 @@ use tollgate::policy::{
     Access, ApiKeyAction, App, CorsPreflight, Count, Deployments, Issuer, KeySource, Limit,
     Measure, Pattern, Period, Policy, Window,
 };
-use tollgate::request::RequestHead;
+use tollgate::request::{CONTENT_FILTER, RequestHead};
 use tollgate::time::Time;
 use tollgate::usage::BodyError;
 
@@ -82,6 +82,7 @@ impl<'a> Facts<'a> {
             Stage::Application => self.application(),
             Stage::Operation => self.operation(),
             Stage::Deployment => self.deployment(),
+            Stage::Caps => self.caps(),
             Stage::Limits => self.limits(),
         }
     }
@@ -338,16 +339,23 @@ impl<'a> Facts<'a> {
                 }),
                 _,
             ) => "named by an earlier request".to_owned(),
-            (_, Some(Ok(Some(model)))) => format!("the body names {model:?}"),
-            (_, Some(Ok(None))) => "the body names none".to_owned(),
-            (_, Some(Err(error))) => format!("the body: {error}"),
             (
                 Ok(Operation {
                     deployment: Some(name),
                     ..
                 }),
-                None,
+                _,
             ) => format!("{name:?}"),
+            (_, Some(Ok(Some(model)))) => format!("the body names {model:?}"),
+            (_, Some(Ok(None))) => "the body names none".to_owned(),
+            (_, Some(Err(error))) => format!("the body: {error}"),
+            (
+                Ok(Operation {
+                    model: ModelPlace::Body,
+                    ..
+                }),
+                None,
+            ) => "named by the body".to_owned(),
             (Ok(_), None) => "named where a gateway does not see it".to_owned(),
             (Err(_), None) => "not known".to_owned(),
         };
@@ -356,6 +364,20 @@ impl<'a> Facts<'a> {
             "{named}; accepted: {}",
             accepted.map_or_else(|| "all".to_owned(), patterns)
         )
+    }
+
+    fn caps(&self) -> String {
+        let caps = self.app().map(|app| app.caps).unwrap_or_default();
+        let allowed = if caps.content_filter_override {
+            "allowed"
+        } else {
+            "not allowed"
+        };
+        let there = match self.head.content_filters.as_slice() {
+            [] => "absent",
+            [..] => "there",
+        };
+        format!("{CONTENT_FILTER} is {there}; content_filter_override: {allowed}")
     }
 
     fn limits(&self) -> String {

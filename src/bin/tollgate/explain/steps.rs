@@ -67,10 +67,11 @@ pub(super) enum Stage {
     Application,
     Operation,
     Deployment,
+    Caps,
     Limits,
 }
 
-const STAGES: [(Stage, &str); 17] = [
+const STAGES: [(Stage, &str); 18] = [
     (Stage::ApiKey, "API key"),
     (Stage::Public, "public path"),
     (Stage::Credential, "credential"),
@@ -87,6 +88,7 @@ const STAGES: [(Stage, &str); 17] = [
     (Stage::Application, "application"),
     (Stage::Operation, "operation"),
     (Stage::Deployment, "deployment"),
+    (Stage::Caps, "caps"),
     (Stage::Limits, "limits"),
 ];
 
@@ -278,7 +280,8 @@ fn stage_of(refusal: &Refusal, facts: &Facts<'_>) -> Stage {
         }
         Refusal::App | Refusal::Claims(ClaimRefusal::Application(_)) => Stage::Application,
         Refusal::Permission { .. } => Stage::Operation,
-        Refusal::Deployment | Refusal::Body(_) | Refusal::Parameter { .. } => Stage::Deployment,
+        Refusal::Deployment | Refusal::Body(_) => Stage::Deployment,
+        Refusal::Parameter { .. } => Stage::Caps,
         Refusal::BodyNotReadable(_)
         | Refusal::QueryNotReadable { .. }
         | Refusal::ContentEncoding
