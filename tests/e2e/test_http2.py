@@ -133,8 +133,9 @@ def test_e4_the_body_decides(client, stand_ins):
 
     for trailers in ((), [("x-checksum", "7")]):
         assert ask(b'{"model":"gpt-4o"}', trailers) == PASSES
-        for body in (b'{"model":"o1"}', b'{"model":"gpt-4o"}{"model":"o1"}', b'{"model":"gpt-4o"', b""):
-            assert ask(body, trailers) == (403, "DeploymentNotAllowed"), body
+        assert ask(b'{"model":"o1"}', trailers) == (403, "DeploymentNotAllowed")
+        for body in (b'{"model":"gpt-4o"}{"model":"o1"}', b'{"model":"gpt-4o"', b""):
+            assert ask(body, trailers) == (400, "BodyNotReadable"), body
 
 
 def test_d12_streams_that_are_reset_hold_no_place(gateway, stand_ins):
