@@ -173,8 +173,9 @@ def test_the_current_package_waits_for_tokens(start_over_tls, token_provider):
     assert int(limited.value.response.headers["x-ratelimit-limit-tokens"]) == 60
     # What can never fit is not tried again.
     start = time.monotonic()
-    with pytest.raises(openai.RateLimitError):
+    with pytest.raises(openai.APIStatusError) as larger:
         complete(client, max_tokens=1000)
+    assert (larger.value.status_code, larger.value.code) == (413, "CallExceedsLimit")
     assert time.monotonic() - start < 1
 
 
