@@ -32,12 +32,12 @@ fn l9_a_call_takes_its_place_with_its_head_and_a_refused_body_gives_it_back() {
     let process = Process::new();
     let app = json!({ "deployments": ["gpt-4o"], "limits": [{ "calls": 1, "per": "1h" }] });
     let mut vm = start(&process, app, json!({}));
-    for refused in [O1, b"x", b""] {
+    for (refused, status) in [(O1, 403), (b"x", 400), (b"", 400)] {
         let stream = head(&mut vm, &process, APP_ONE);
         assert!(vm.answer(stream).is_forwarded());
         assert!(is_limited(&mut vm, &process, APP_ONE));
         vm.send_body(stream, refused, true);
-        assert_eq!(vm.answer(stream).status(), 403);
+        assert_eq!(vm.answer(stream).status(), status);
         let _ = vm.finish(stream);
     }
     let stream = head(&mut vm, &process, APP_ONE);

@@ -72,8 +72,49 @@ fn nothing_follows_what_was_decided_on() {
         let stream = vm.request().path(V1_CHAT).bearer(&token).open();
         let whole = [first, more].concat();
         assert!(vm.send_body(stream, whole.as_bytes(), true).is_empty());
-        assert_eq!(vm.answer(stream).status(), 403, "{more:?}");
+        assert_eq!(vm.answer(stream).status(), 400, "{more:?}");
         let _ = vm.finish(stream);
+    }
+}
+
+/// Nothing of the closing delimiter is at the backend before the decision, however the form is cut.
+#[test]
+fn c4_the_model_of_a_form_decides_wherever_it_is_cut() {
+    let process = Process::new();
+    let mut vm = Vm::start(&process, &narrowed());
+    let token = good(&process);
+    for (model, passes) in [("gpt-4o", true), ("o1", false)] {
+        let file =
+            "Content-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\n-\r\n--x-";
+        let body = format!(
+            "--x-1\r\n{file}\r\n--x-1\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n{model}\r\n--x-1--\r\n"
+        );
+        let end = body.len() - "--x-1--\r\n".len();
+        for cut in 0..=body.len() {
+            let (first, second) = body.split_at(cut);
+            let request = vm.request().path("/openai/v1/audio/transcriptions");
+            let request = request.without("content-type");
+            let form = "multipart/form-data; boundary=x-1";
+            let stream = request
+                .header("content-type", form.as_bytes())
+                .bearer(&token)
+                .open();
+            let mut sent = Vec::new();
+            for (piece, is_last) in [(first, false), (second, false), ("", true)] {
+                if matches!(vm.answer(stream), Answer::Local { .. }) {
+                    break;
+                }
+                sent.extend(vm.send_body(stream, piece.as_bytes(), is_last));
+            }
+            match vm.answer(stream) {
+                Answer::Forwarded { .. } if passes => assert_eq!(sent, body.as_bytes(), "{cut}"),
+                Answer::Local { status: 403, .. } if !passes => {
+                    assert!(sent.len() <= end, "{cut}: {} of {end} went on", sent.len());
+                }
+                other => panic!("{model} at {cut}: {other:?}"),
+            }
+            let _ = vm.finish(stream);
+        }
     }
 }
 

@@ -189,7 +189,7 @@ fn an_early_answer_that_cannot_be_read_is_not_passed_on() {
         }
         vm.respond(stream, 200);
         process.heal();
-        assert_eq!(vm.answer(stream).status(), 403, "fails: {fails}");
+        assert_eq!(vm.answer(stream).status(), 400, "fails: {fails}");
         let _ = vm.finish(stream);
     }
 }

@@ -157,7 +157,7 @@ fn l11_a_body_that_comes_while_its_request_waits_is_decided_before_it_goes_on() 
         ),
         (vec![(GPT, false)], Some("KeysUnavailable")),
         (vec![(&GPT[..9], false)], Some("KeysUnavailable")),
-        (vec![(b"", true)], Some("DeploymentNotAllowed")),
+        (vec![(b"", true)], Some("BodyNotReadable")),
     ] {
         let process = Process::new();
         let app = json!({ "default_app": { "deployments": ["gpt-4o"] } });
