@@ -251,7 +251,8 @@ fn without_a_provider_requests_wait_and_then_are_unavailable() {
     assert!((60..75).contains(&attempts), "{attempts}");
     assert!(waits(&worker.ask(&token)));
     let headers = HeaderMap::from_pairs([
-        (&b":path"[..], &b"/"[..]),
+        (&b":method"[..], &b"GET"[..]),
+        (b":path", b"/"),
         (b"authorization", format!("Bearer {token}").as_bytes()),
     ]);
     let now = worker.time();

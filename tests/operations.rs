@@ -713,9 +713,16 @@ fn nothing_slips_past_a_role() {
         let methods = disguised_methods(method).into_iter();
         let methods = methods.map(|method| (method, (*path).to_owned()));
         for (method, path) in paths.chain(methods) {
+            // Without a method or a path the host has handed over no request.
+            let is_request = !method.is_empty() && !path.is_empty() && !path.starts_with('?');
+            let expected = if is_request {
+                PermissionDenied
+            } else {
+                InternalError
+            };
             assert_eq!(
                 user.code(&method, &path),
-                Some(PermissionDenied),
+                Some(expected),
                 "{method:?} {path:?}"
             );
             tried.insert((method, path));

@@ -538,8 +538,9 @@ const REQUEST: &str = r#"{"messages":[{"role":"user","content":"a \"b\" \n é"},
  "model":"gpt-4o","stream":true,"stream_options":{"include_usage":true},"max_tokens":100,"n":1,
  "tools":[{"type":"function","function":{"parameters":{"a":{},"b":[null,false]}}}]}"#;
 
-/// Whether this is one JSON text, by another parser.
+/// Whether this is one JSON text, by another parser. A mark of the byte order may come first (RFC 8259, section 8.1).
 fn is_json(text: &[u8]) -> bool {
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
     std::str::from_utf8(text).is_ok()
         && serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
 }

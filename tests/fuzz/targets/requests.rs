@@ -158,7 +158,20 @@ fn head(input: &[u8]) -> String {
     }
     let verdict = bench(&policy, agreeable()).decide_bytes(&pairs);
     let outcome = outcome(&verdict);
-    assert_eq!(outcome == "AuthenticationTypeDisabled", key, "{text}");
+    // Without a method or a path there is no request to decide on, whatever else it carries.
+    let given = |wanted: &[u8], default: &'static [u8]| {
+        let found = pairs.iter().rfind(|(name, _)| *name == wanted);
+        found.map_or(default, |(_, value)| *value)
+    };
+    let (method, target) = (given(b":method", b"POST"), given(b":path", b"/"));
+    let has_path = !target.is_empty() && !target.starts_with(b"?");
+    let is_request = !method.is_empty() && (has_path || method == b"CONNECT");
+    assert_eq!(outcome == "InternalError", !is_request, "{text}");
+    assert_eq!(
+        outcome == "AuthenticationTypeDisabled",
+        key && is_request,
+        "{text}"
+    );
     if outcome == "allowed" {
         let credential = Credential::read(&named("authorization"));
         let Credential::Bearer { token, .. } = credential else {
