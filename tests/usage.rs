@@ -561,7 +561,7 @@ fn bodies_are_json_to_the_letter() {
                 assert!(is_json(&text), "{}", shown());
                 taken += 1;
             }
-            Err(BodyError::NotJson | BodyError::Truncated) => {
+            Err(BodyError::NotJson | BodyError::Truncated | BodyError::Encoding) => {
                 assert!(!is_json(&text), "{}", shown());
                 refused += 1;
             }

@@ -95,9 +95,9 @@ impl Member {
 pub enum BodyError {
     /// Its headers say that it is something else than JSON.
     MediaType,
-    /// Its headers say that it is compressed, or text in another character set than UTF-8.
+    /// It is compressed, or text in another character set than UTF-8: its headers say so, or its bytes are no UTF-8.
     Encoding,
-    /// It is not JSON in UTF-8, to the letter of RFC 8259.
+    /// It is not JSON, to the letter of RFC 8259.
     NotJson,
     /// It is some other JSON value.
     NotAnObject,
@@ -333,7 +333,7 @@ impl ModelReader {
 
     fn read(&mut self, bytes: &[u8]) -> Result<(), BodyError> {
         if !self.utf8.push(bytes) {
-            return Err(BodyError::NotJson);
+            return Err(BodyError::Encoding);
         }
         let mut input = Cursor::new(bytes);
         self.skip_mark(&mut input)?;

@@ -429,7 +429,6 @@ def test_deployments_hold_for_models_in_bodies(start_gateway, stand_ins):
             b'{"model":"gpt-4o"',
             b'{"model":"gpt-4o"}{"model":"other"}',
             b'["model","gpt-4o"]',
-            '{"model":"gpt-4o"}'.encode("utf-16"),
             b"model=gpt-4o",
             b"",
         ]
@@ -438,6 +437,8 @@ def test_deployments_hold_for_models_in_bodies(start_gateway, stand_ins):
             expected = (403, "DeploymentNotAllowed") if body in bad else (400, "BodyNotReadable")
             assert result.verdict == expected, body[:60]
             assert (line["status"], line["code"]) == expected
+        result, line = post(gateway, token, V1_CHAT, '{"model":"gpt-4o"}'.encode("utf-16"))
+        assert result.verdict == (415, "ContentEncodingNotSupported")
         for content_type, expected in (
             ("multipart/form-data; boundary=x", (400, "BodyNotReadable")),
             ("application/json; charset=utf-7", (415, "ContentEncodingNotSupported")),
