@@ -140,7 +140,7 @@ def test_r28_a_client_secret_in_a_body(gateway, stand_ins, path):
         # Those that are no JSON are the stand-in's to refuse.
         assert seen == {PASSES, (400, None)}
     else:
-        assert seen == {(403, "DeploymentNotAllowed")}
+        assert seen == {(403, "DeploymentNotAllowed"), (400, "BodyNotReadable")}
 
 
 def test_r28_the_places_of_client_secrets_in_figures(gateway):
