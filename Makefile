@@ -145,10 +145,10 @@ fuzz: $(CARGO_FUZZ) ## The same under libFuzzer, which sees what an input reache
 	@PATH=$(dir $(CARGO_FUZZ)):$$PATH FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) fuzz/run.sh $(TARGET_DIR)/fuzz $(FUZZ_TARGETS)
 
 # What accepts and denies. `src/shell` carries it out, and is held to that in the second host and in Envoy.
-DECIDING := answer.rs body.rs credential.rs crypto/*.rs forward.rs gateway.rs gateway/reading.rs guid.rs json.rs jwt/*.rs \
-	keys/*.rs limits/*.rs operations/action.rs operations/mod.rs policy/apps.rs policy/deployments.rs policy/document.rs \
+DECIDING := answer.rs body.rs credential.rs crypto/*.rs forward.rs gateway.rs gateway/needs.rs gateway/reading.rs guid.rs json.rs jwt/*.rs \
+	keys/*.rs limits/*.rs operations/action.rs operations/mod.rs policy/apps.rs policy/caps.rs policy/deployments.rs policy/document.rs \
 	policy/headers.rs policy/issuers.rs policy/key_source.rs policy/limits.rs policy/mod.rs policy/reader.rs \
-	policy/roles.rs refusal.rs request.rs roles.rs secrets.rs store.rs url.rs usage/request.rs
+	policy/roles.rs refusal.rs request.rs roles.rs secrets.rs store.rs url.rs usage/form.rs usage/request.rs
 # And what counts, which is covered as well.
 COUNTING := metering.rs protobuf.rs usage/*.rs
 
