@@ -210,6 +210,10 @@ impl<'a> RequestHead<'a> {
                 b"x-ms-client-request-id" => head.client_request_id = Some(value),
                 b"accept-encoding" => head.accepts_encodings = true,
                 b"access-control-request-method" => head.asks_for_method = true,
+                b"authorization" => {
+                    head.authorization.push(value);
+                    continue;
+                }
                 _ if same_name(name, "authorization") => {
                     head.authorization.push(value);
                     continue;
@@ -467,10 +471,21 @@ impl Lengths {
     fn of_special(policy: &Policy) -> Self {
         let keys = policy.api_keys.headers.iter().map(String::len);
         let identity = policy.forward.headers.iter().map(|(name, _)| name.len());
-        let ours = OVERRIDES.iter().chain(&DEPLOYMENTS);
-        let ours = ours.chain(&[CONTENT_FILTER, UPGRADE]);
-        let lengths = keys.chain(identity).chain(ours.map(|name| name.len()));
-        Self(lengths.fold(0, |all, length| all | Self::bit(length)))
+        let lengths = keys.chain(identity);
+        Self(lengths.fold(Self::OURS, |all, length| all | Self::bit(length)))
+    }
+
+    /// Those of the names that are special under any policy.
+    const OURS: u64 =
+        Self::of(&OVERRIDES) | Self::of(&DEPLOYMENTS) | Self::of(&[CONTENT_FILTER, UPGRADE]);
+
+    const fn of(mut names: &[&str]) -> u64 {
+        let mut all = 0;
+        while let [name, rest @ ..] = names {
+            all |= Self::bit(name.len());
+            names = rest;
+        }
+        all
     }
 
     fn include(self, length: usize) -> bool {
@@ -478,8 +493,13 @@ impl Lengths {
     }
 
     /// Lengths that differ by a multiple of 64 share one.
-    fn bit(length: usize) -> u64 {
-        1_u64.rotate_left(u32::try_from(length).unwrap_or(u32::MAX))
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        reason = "only the lowest bits count"
+    )]
+    const fn bit(length: usize) -> u64 {
+        1_u64.rotate_left(length as u32)
     }
 }
 
@@ -497,14 +517,22 @@ pub fn protocols_without_keys(headers: &[(&[u8], &[u8])]) -> Vec<u8> {
 
 /// Whether two names are the same, however they are written: many backends take `_` for `-` (CGI,
 /// WSGI), so a name in that spelling is the same name.
+#[inline]
 #[must_use]
 pub fn same_name(name: &[u8], known: &str) -> bool {
     same(name, known.as_bytes())
 }
 
+/// Most names differ in their lengths, which is not worth a call.
+#[inline]
 fn same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && same_bytes(one, other)
+}
+
+#[inline(never)]
+fn same_bytes(one: &[u8], other: &[u8]) -> bool {
     let mut pairs = one.iter().zip(other);
-    one.len() == other.len() && pairs.all(|(byte, other)| folded(*byte) == folded(*other))
+    pairs.all(|(byte, other)| byte == other || folded(*byte) == folded(*other))
 }
 
 /// A byte of a name, as readers that do not tell case, `_` and `-` apart take it.
@@ -562,13 +590,21 @@ pub enum KeyPlace {
     Subprotocol,
 }
 
+impl KeyPlace {
+    /// What holds the key, and its name.
+    pub(crate) fn parts(&self) -> [&str; 2] {
+        match self {
+            Self::Header(name) => ["header", name],
+            Self::Parameter(name) => ["query parameter", name],
+            Self::Subprotocol => ["header", PROTOCOLS],
+        }
+    }
+}
+
 impl fmt::Display for KeyPlace {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Header(name) => write!(formatter, "the header `{name}`"),
-            Self::Parameter(name) => write!(formatter, "the query parameter `{name}`"),
-            Self::Subprotocol => write!(formatter, "the header `{PROTOCOLS}`"),
-        }
+        let [what, name] = self.parts();
+        write!(formatter, "the {what} `{name}`")
     }
 }
 
@@ -592,6 +628,9 @@ fn parameters(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 
 /// A name without what no reader counts before it.
 fn without_skipped(name: &[u8]) -> &[u8] {
+    if name.first().is_some_and(|byte| is_plain_in_name(*byte)) {
+        return name;
+    }
     let mut name = Decoded(name);
     let mut rest = name.clone();
     while rest.next().is_some_and(is_skipped) {
@@ -625,6 +664,25 @@ pub(crate) fn reads_as(encoded: &[u8], known: &str) -> bool {
     if encoded.len() < known.len() {
         return false;
     }
+    // Most names differ before anything is in them that has another reading.
+    for (byte, wanted) in encoded.iter().zip(known.bytes()) {
+        if !is_plain_in_name(*byte) {
+            break;
+        }
+        if folded(*byte) != folded(wanted) {
+            return false;
+        }
+    }
+    reads_slowly_as(encoded, known)
+}
+
+/// Whether a byte of an encoded name stands for itself, to every reader but for its case.
+fn is_plain_in_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
+}
+
+#[inline(never)]
+fn reads_slowly_as(encoded: &[u8], known: &str) -> bool {
     let mut name = Decoded(encoded)
         .skip_while(|byte| is_skipped(*byte))
         .map(|byte| if byte == b'+' { b' ' } else { byte });
@@ -706,6 +764,50 @@ mod tests {
         }
         let huge = [0xff; 64];
         assert_eq!(HeaderMap::from_host(huge.to_vec()).iter().count(), 0);
+    }
+
+    #[test]
+    fn names_that_differ_early_are_what_a_longer_look_says() {
+        let names = [
+            "api-key",
+            "API_KEY",
+            "api.key",
+            "api key",
+            "api+key",
+            "api%2Dkey",
+            "%61pi-key",
+            "apj-key",
+            "api-kez",
+            "api-keys",
+            "api-key[]",
+            "api-key[x]",
+            "api-key%00",
+            "api-key ",
+            "?api-key",
+            "+api-key",
+            "%20api-key",
+            "api-ke",
+            "api%",
+            "api%4",
+            "access_token",
+            "access-token",
+            "access.token",
+            "",
+        ];
+        for (name, known) in names.iter().flat_map(|name| {
+            let known = ["api-key", "access_token", "api-version"];
+            known.map(|known| (name.as_bytes(), known))
+        }) {
+            let text = String::from_utf8_lossy(name);
+            assert_eq!(
+                reads_as(name, known),
+                reads_slowly_as(name, known),
+                "{text} {known}"
+            );
+            let mut decoded = Decoded(name).skip_while(|byte| is_skipped(*byte));
+            let begins = decoded.next();
+            assert_eq!(Decoded(without_skipped(name)).next(), begins, "{text}");
+        }
     }
 
     #[test]
