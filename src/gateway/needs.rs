@@ -3,7 +3,7 @@
 use super::reading;
 use crate::body::RequestBody;
 use crate::operations::{ModelPlace, Operation, Unread, is_deployment};
-use crate::policy::{App, Deployments, Measure, Policy};
+use crate::policy::{App, Deployments, Limit, Measure, Policy};
 use crate::refusal::Refusal;
 use crate::request::{API_VERSION, CONTENT_FILTER, RequestHead};
 use crate::usage::{BodyError, Member};
@@ -29,7 +29,9 @@ impl Needs {
         operation: &Result<Operation<'_>, Unread>,
         policy: &Policy,
     ) -> Self {
-        if app.limits.is_empty() {
+        let is_of_heads =
+            |limit: &Limit| limit.measure == Measure::Calls && limit.scope.deployments.is_none();
+        if app.limits.iter().all(is_of_heads) {
             return Self::Nothing;
         }
         let is_metered = reading::is_metered(head, operation, policy);

@@ -323,7 +323,11 @@ impl Admission {
         *retries = retries.saturating_add(updated.retries);
         Ok(match updated.answer {
             Ok(taken) => {
-                held.extend(taken);
+                if held.is_empty() {
+                    held = taken;
+                } else {
+                    held.extend(taken);
+                }
                 Admitted::Counted(Self { key, held })
             }
             Err(reached) => Admitted::Reached(reached),

@@ -82,20 +82,30 @@ impl Record {
 
     /// The state of a limit, begun when it is new.
     pub(super) fn state(&mut self, id: LimitId, window: Window) -> &mut State {
+        let mut all = self.sections.iter();
+        let found = all.position(|section| section.id == id);
+        let is_good = |section: &Section| section.window == window;
+        let found = found.filter(|at| self.sections.get(*at).is_some_and(is_good));
+        let position = found.unwrap_or_else(|| self.begin(id, window));
+        #[expect(clippy::indexing_slicing, reason = "found or pushed just now")]
+        &mut self.sections[position].state
+    }
+
+    /// Where the state of a limit is that was not found at once.
+    #[cold]
+    fn begin(&mut self, id: LimitId, window: Window) -> usize {
         // A section that lies about its window would be written as none that can be read.
         self.sections
             .retain(|section| section.id != id || section.window == window);
         let position = self.sections.iter().position(|section| section.id == id);
-        let position = position.unwrap_or_else(|| {
+        position.unwrap_or_else(|| {
             self.sections.push(Section {
                 id,
                 window,
                 state: State::new(window),
             });
             self.sections.len().saturating_sub(1)
-        });
-        #[expect(clippy::indexing_slicing, reason = "found or pushed just now")]
-        &mut self.sections[position].state
+        })
     }
 
     /// Whether something was counted after this moment.
