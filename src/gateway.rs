@@ -511,14 +511,19 @@ impl Gateway {
             algorithm,
             belongs: &belongs,
         };
-        // Another worker may have fetched what is missing here.
-        if !matches!(state.keys.lookup(&wanted, now), Lookup::Found(_))
-            && let Some(keys) = state.keys.fetched()
-            && keys.sync(store, now)
-        {
-            self.cache.clear();
-        }
-        let key = match state.keys.lookup(&wanted, now) {
+        let found = match state.keys.lookup(&wanted, now) {
+            found @ Lookup::Found(_) => found,
+            _ => {
+                // Another worker may have fetched what is missing here.
+                if let Some(keys) = state.keys.fetched()
+                    && keys.sync(store, now)
+                {
+                    self.cache.clear();
+                }
+                state.keys.lookup(&wanted, now)
+            }
+        };
+        let key = match found {
             Lookup::Found(key) => key,
             Lookup::Unfit => return Err(Refusal::Verify(VerifyError::Signature).into()),
             Lookup::OfAnother => return Err(Refusal::KeyOfAnother.into()),
