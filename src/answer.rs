@@ -1,5 +1,6 @@
 //! The answer to a refused request: the one place where codes become HTTP.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use crate::json::Value;
@@ -9,11 +10,16 @@ use crate::refusal::{Code, Outcome, Refusal};
 use crate::request::HeaderMap;
 use crate::request_ids::{self, CLIENT_REQUEST_ID, REQUEST_ID};
 
-/// `realm` of `WWW-Authenticate` (RFC 9110 section 11.5).
-const REALM: &str = "tollgate";
+/// `WWW-Authenticate` without an error (RFC 6750 section 3).
+const CHALLENGE: &str = "Bearer realm=\"tollgate\"";
 
 /// Paths under which responses have the shape of Anthropic's API.
 const ANTHROPIC_PATHS: &[u8] = b"/anthropic/";
+
+/// Most headers that a response has: more make the vector grow.
+const MOST_HEADERS: usize = 10;
+
+type Headers = Vec<(&'static str, Cow<'static, str>)>;
 
 /// An answer that the gateway sends itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +27,7 @@ pub struct Answer {
     /// HTTP status.
     pub status: u16,
     /// Header names and values.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Headers,
     /// Body, JSON.
     pub body: String,
 }
@@ -63,15 +69,15 @@ impl<'a> ResponseContext<'a> {
     }
 
     /// SDKs show these in their errors, so that a caller can name the request.
-    fn id_headers(&self, headers: &mut Vec<(&'static str, String)>) {
+    fn id_headers(&self, headers: &mut Headers) {
         if let Some(id) = self.request_id {
-            headers.push((REQUEST_ID, id.to_owned()));
+            headers.push((REQUEST_ID, id.to_owned().into()));
             if self.is_anthropic {
-                headers.push(("request-id", id.to_owned()));
+                headers.push(("request-id", id.to_owned().into()));
             }
         }
         if let Some(id) = self.client_request_id {
-            headers.push((CLIENT_REQUEST_ID, id.to_owned()));
+            headers.push((CLIENT_REQUEST_ID, id.to_owned().into()));
         }
     }
 }
@@ -85,15 +91,14 @@ impl Answer {
         let configured = response.map_or(403, |response| response.status);
         let status = code.fixed_status().unwrap_or(configured);
         let retry = Retry::after(refusal);
-        let message = match response.and_then(|response| response.message.clone()) {
-            Some(message) => message,
+        let message = match response.and_then(|response| response.message.as_deref()) {
+            Some(message) => Cow::Borrowed(message),
             None => message(refusal, retry),
         };
 
-        let mut headers = vec![
-            ("content-type", "application/json".to_owned()),
-            ("x-tollgate-code", code.name().to_owned()),
-        ];
+        let mut headers = Vec::with_capacity(MOST_HEADERS);
+        headers.push(("content-type", "application/json".into()));
+        headers.push(("x-tollgate-code", code.name().into()));
         context.id_headers(&mut headers);
         if status == 401 {
             headers.push(("www-authenticate", challenge(refusal)));
@@ -163,13 +168,13 @@ impl Retry {
     }
 
     /// `x-should-retry` keeps the OpenAI SDKs from trying again on their own schedule.
-    fn headers(self, headers: &mut Vec<(&'static str, String)>) {
+    fn headers(self, headers: &mut Headers) {
         if let Self::Soon(millis) | Self::Later(millis) = self {
-            headers.push(("retry-after", seconds_up(millis).to_string()));
-            headers.push(("retry-after-ms", millis.to_string()));
+            headers.push(("retry-after", seconds_up(millis).to_string().into()));
+            headers.push(("retry-after-ms", millis.to_string().into()));
         }
         if let Self::Later(_) | Self::TooLate(_) = self {
-            headers.push(("x-should-retry", "false".to_owned()));
+            headers.push(("x-should-retry", "false".into()));
         }
     }
 }
@@ -179,32 +184,40 @@ fn seconds_up(millis: u64) -> u64 {
 }
 
 /// The refusal's own message; where waiting helps, for how long, as API Management says it.
-fn message(refusal: &Refusal, retry: Retry) -> String {
-    let mut message = refusal.message().into_owned();
+fn message(refusal: &Refusal, retry: Retry) -> Cow<'static, str> {
+    let mut message = refusal.message();
     if let Retry::Soon(millis) | Retry::Later(millis) | Retry::TooLate(millis) = retry {
         let seconds = seconds_up(millis);
         let unit = if seconds == 1 { "second" } else { "seconds" };
         // Writing to a string cannot fail.
-        let _ = write!(message, " Try again in {seconds} {unit}.");
+        let _ = write!(message.to_mut(), " Try again in {seconds} {unit}.");
     }
     message
 }
 
 /// RFC 6750 section 3: no `error` when there was no token, or none that was looked at.
-fn challenge(refusal: &Refusal) -> String {
+fn challenge(refusal: &Refusal) -> Cow<'static, str> {
     let error = match (refusal, refusal.code()) {
         (Refusal::NoScheme, _) => "invalid_request",
         (_, Code::TokenNotPresent | Code::AuthenticationTypeDisabled) => {
-            return format!("Bearer realm=\"{REALM}\"");
+            return CHALLENGE.into();
         }
         _ => "invalid_token",
     };
     let description = refusal.message();
-    format!("Bearer realm=\"{REALM}\", error=\"{error}\", error_description=\"{description}\"")
+    let parts = [
+        CHALLENGE,
+        ", error=\"",
+        error,
+        "\", error_description=\"",
+        &description,
+        "\"",
+    ];
+    parts.concat().into()
 }
 
 /// `x-ratelimit-*` as Azure OpenAI writes them.
-fn limit_headers(refusal: &Refusal, headers: &mut Vec<(&'static str, String)>) {
+fn limit_headers(refusal: &Refusal, headers: &mut Headers) {
     let Refusal::Limit(reached) = refusal else {
         return;
     };
@@ -220,9 +233,9 @@ fn limit_headers(refusal: &Refusal, headers: &mut Vec<(&'static str, String)>) {
             "x-ratelimit-reset-tokens",
         ],
     };
-    headers.push((limit, reached.limit.to_string()));
-    headers.push((remaining, reached.remaining.to_string()));
-    headers.push((reset, seconds_up(reached.reset_in).to_string()));
+    headers.push((limit, reached.limit.to_string().into()));
+    headers.push((remaining, reached.remaining.to_string().into()));
+    headers.push((reset, seconds_up(reached.reset_in).to_string().into()));
 }
 
 fn body(refusal: &Refusal, status: u16, message: &str, format: AnswerFormat) -> String {
@@ -231,11 +244,19 @@ fn body(refusal: &Refusal, status: u16, message: &str, format: AnswerFormat) -> 
         AnswerFormat::Apim => format!("{{\"statusCode\":{status},\"message\":{message}}}"),
         AnswerFormat::OpenAi => {
             let code = refusal.code();
-            let (name, kind) = (code.name(), error_type(code));
-            let param = param(refusal).map_or_else(|| "null".to_owned(), json_text);
-            format!(
-                "{{\"error\":{{\"code\":\"{name}\",\"message\":{message},\"type\":\"{kind}\",\"param\":{param}}}}}"
-            )
+            let param = param(refusal).map_or(Cow::Borrowed("null"), json_text);
+            let parts = [
+                "{\"error\":{\"code\":\"",
+                code.name(),
+                "\",\"message\":",
+                &message,
+                ",\"type\":\"",
+                error_type(code),
+                "\",\"param\":",
+                &param,
+                "}}",
+            ];
+            parts.concat()
         }
     }
 }
@@ -248,8 +269,13 @@ fn anthropic_body(code: Code, message: &str) -> String {
     )
 }
 
-fn json_text(text: &str) -> String {
-    Value::String(text.into()).to_json()
+/// A text as JSON. Most have nothing to escape (RFC 8259 section 7).
+fn json_text(text: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte >= b' ' && !matches!(byte, b'"' | b'\\');
+    if text.bytes().all(is_plain) {
+        return ["\"", text, "\""].concat().into();
+    }
+    Value::String(text.into()).to_json().into()
 }
 
 /// `error.param`: which parameter of the request is wrong.
@@ -300,7 +326,7 @@ mod tests {
         "audiences":["a"]}]}"#;
 
     /// The answer by the policy's defaults: its headers but for the content type, `error.type` and the message.
-    fn told(refusal: &Refusal) -> (Vec<(&'static str, String)>, String, String) {
+    fn told(refusal: &Refusal) -> (Headers, String, String) {
         let policy = Policy::parse(POLICY.as_bytes()).unwrap();
         let answer = Answer::new(refusal, &policy.responses, &ResponseContext::default());
         let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
@@ -308,15 +334,15 @@ mod tests {
         assert_eq!(text("code"), refusal.code().name());
         let mut headers = answer.headers;
         assert_eq!(headers.remove(0).0, "content-type");
-        let code = ("x-tollgate-code", refusal.code().name().to_owned());
+        let code = ("x-tollgate-code", refusal.code().name().into());
         assert_eq!(headers.remove(0), code);
         (headers, text("type"), text("message"))
     }
 
-    fn pairs(headers: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
+    fn pairs(headers: &[(&'static str, &str)]) -> Headers {
         let headers = headers.iter();
         headers
-            .map(|(name, value)| (*name, (*value).to_owned()))
+            .map(|(name, value)| (*name, (*value).to_owned().into()))
             .collect()
     }
 
@@ -542,7 +568,7 @@ mod tests {
 
     fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
         let mut found = answer.headers.iter().filter(|(known, _)| *known == name);
-        let value = found.next().map(|(_, value)| value.as_str());
+        let value = found.next().map(|(_, value)| &**value);
         assert_eq!(found.next(), None, "{name} is repeated");
         value
     }
@@ -693,6 +719,16 @@ mod tests {
                 assert_eq!(header(&answer, name), None, "{name}");
             }
             assert_eq!(header(&answer, "x-ratelimit-limit-tokens"), Some("10"));
+        }
+    }
+
+    #[test]
+    fn texts_are_escaped_where_they_have_to_be() {
+        let controls = (0..=0x7f_u8).map(|byte| char::from(byte).to_string());
+        let texts = ["", "Send a token.", "caf\u{e9} \u{2028} \u{1f600}"].map(str::to_owned);
+        for text in controls.chain(texts) {
+            let json = json_text(&text);
+            assert_eq!(json, serde_json::json!(text).to_string());
         }
     }
 

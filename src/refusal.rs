@@ -198,54 +198,55 @@ impl Refusal {
     /// the policy but what the caller needs to know.
     #[must_use]
     pub fn message(&self) -> Cow<'static, str> {
-        let own = match self {
+        match self {
             Self::NoScheme => {
                 "The Authorization header has no scheme. Send it as: Bearer, a space, and the access token."
-                    .to_owned()
+                    .into()
             }
             Self::AmbiguousCredential => {
                 "The request carries several credentials. Send one access token, in one Authorization header."
-                    .to_owned()
+                    .into()
             }
             Self::Token(TokenError::Opaque) => {
                 "The bearer value is an API key or another secret, and no Microsoft Entra ID token. Send an access token."
-                    .to_owned()
+                    .into()
             }
             Self::ApiKey(place) => {
-                format!("{} There is one in {place}.", self.code().message())
+                let [what, name] = place.parts();
+                let parts = [self.code().message(), " There is one in the ", what, " `", name, "`."];
+                parts.concat().into()
             }
             Self::Permission {
                 action: Some(action),
             } => format!(
                 "The principal lacks the required data action `{action}` to perform this operation."
-            ),
+            ).into(),
             Self::Permission { action: None } => {
                 "The operation is not permitted: no known operation has this method and path. Paths begin with /openai/v1/ or /openai/."
-                    .to_owned()
+                    .into()
             }
             Self::Body(error) => format!(
                 "The request body must name `model` once, as a deployment's name: {error}."
-            ),
-            Self::BodyNotReadable(error) => format!("The request body cannot be read: {error}."),
+            ).into(),
+            Self::BodyNotReadable(error) => format!("The request body cannot be read: {error}.").into(),
             Self::QueryNotReadable { parameter } => {
-                format!("The query must have the parameter `{parameter}` once.")
+                format!("The query must have the parameter `{parameter}` once.").into()
             }
             Self::Parameter { name } => {
-                format!("The parameter `{name}` is not allowed as it was sent.")
+                format!("The parameter `{name}` is not allowed as it was sent.").into()
             }
             Self::Limit(Reached {
                 never: true, limit, ..
             }) => format!(
                 "The call may use more than the {limit} tokens of its limit. Shorten the prompt, or lower max_tokens."
-            ),
+            ).into(),
             Self::Limit(reached)
                 if reached.measure != Measure::Calls && self.code() == Code::QuotaExceeded =>
             {
-                "Out of token quota.".to_owned()
+                "Out of token quota.".into()
             }
-            _ => return Cow::Borrowed(self.code().message()),
-        };
-        Cow::Owned(own)
+            _ => self.code().message().into(),
+        }
     }
 }
 

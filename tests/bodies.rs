@@ -66,7 +66,9 @@ impl Caller {
         let answer = Answer::new(&refuse.refusal, responses, &ResponseContext::default());
         let body: Value = serde_json::from_str(&answer.body).unwrap();
         let message = body["error"]["message"].as_str().unwrap().to_owned();
-        (answer.headers.into_iter().collect(), message)
+        let headers = answer.headers.into_iter();
+        let headers = headers.map(|(name, value)| (name, value.into_owned()));
+        (headers.collect(), message)
     }
 }
 
