@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from .harness import Gateway, new_app, processes
+from .harness import Gateway, new_app, processes, shipped_policy
 from .harness.backend import Backend, answer
 from .harness.gateway import CHAT_BODY, CHAT_PATH, JSON_TYPE, connection_manager, set_endpoint
 from .harness.http import raw
@@ -15,6 +15,7 @@ from .harness.http2 import Http2
 from .harness.processes import wait_until
 
 SLOW = 1.0
+LIMITED = new_app()
 TYPES = {"invalid_request_error", "server_error"}
 
 
@@ -53,7 +54,13 @@ def gateway(stand_ins, module_directory, backend):
         set_endpoint(config, "azure_openai", backend.address)
         set_endpoint(config, "public", ("127.0.0.1", processes.free_port()))
 
-    with Gateway(module_directory / "envoy", stand_ins, edit=edit) as running:
+    policy = shipped_policy(
+        stand_ins,
+        apps=[{"app_id": LIMITED, "limits": [{"calls": 1, "per": "1h"}]}],
+        responses={"api_key": {"status": 504}, "forbidden": {"status": 408}, "limited": {"status": 431}},
+    )
+    with Gateway(module_directory / "envoy", stand_ins, policy, edit=edit) as running:
+        running.chat(token=stand_ins.entra.mint(LIMITED))
         yield running
 
 
@@ -136,6 +143,22 @@ def test_j8_what_the_module_and_the_backend_say_stays_as_it_is(gateway, stand_in
     theirs = gateway.request("GET", "/openai/error", token=stand_ins.entra.mint(new_app()))
     assert (theirs.status, theirs.body, theirs.header("x-mine")) == (400, b'{"mine":400}', "yes")
     assert theirs.header("x-tollgate-code") is None
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "headers"),
+    [
+        (504, "AuthenticationTypeDisabled", [("api-key", "k-of-nobody")]),
+        (408, "ParameterNotAllowed", [("x-policy-id", "none")]),
+        (431, "RateLimitExceeded", []),
+    ],
+)
+def test_j8_a_status_that_the_policy_chooses_is_none_of_envoys(gateway, stand_ins, status, code, headers):
+    refused = gateway.chat(token=stand_ins.entra.mint(LIMITED), headers=headers)
+    assert refused.verdict == (status, code)
+    # Once each.
+    assert refused.header("x-tollgate-code") == code
+    assert gateway.line_of(refused.header("x-request-id"))["code"] == code
 
 
 def test_j8_over_http_2_a_head_that_was_not_read_is_reset(gateway):
