@@ -3,7 +3,7 @@
 use super::text::Kept;
 
 /// Longest name that matters.
-const MAX_NAME: usize = "instructions".len();
+const MAX_NAME: usize = "file_data".len();
 
 /// Longest part of a `data:` URL before its data (RFC 2397): a media type with its parameters.
 const MAX_TYPE: u32 = 256;
@@ -14,19 +14,9 @@ const MIN_DATA: u64 = 64;
 const SCHEME: &[u8] = b"data:";
 const MARK: &[u8] = b";base64";
 
-/// What a model reads as text, whatever it looks like: a picture's address in it is none.
-const READ: [&[u8]; 10] = [
-    b"arguments",
-    b"content",
-    b"description",
-    b"input",
-    b"instructions",
-    b"output",
-    b"prompt",
-    b"system",
-    b"text",
-    b"thinking",
-];
+/// What holds the address of a picture or a file, which may be a `data:` URL. Under any other name a model may read it
+/// as text: a refusal, the title of a tool's parameter, a suffix.
+const ADDRESSES: [&[u8]; 3] = [b"file_url", b"image_url", b"url"];
 
 /// What holds base64 without a `data:` URL: `input_audio.data` and `source.data`, pictures, files.
 const PLAIN: [&[u8]; 3] = [b"b64_json", b"data", b"file_data"];
@@ -56,9 +46,9 @@ pub(super) struct AttachmentReader {
 /// What a member's name says of its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    Read,
+    Address,
     Plain,
-    Other,
+    Text,
 }
 
 /// Where in a text the reading stands.
@@ -79,7 +69,7 @@ impl AttachmentReader {
         Self {
             name: Kept::up_to(MAX_NAME),
             escaped: false,
-            kind: Kind::Other,
+            kind: Kind::Text,
             state: State::Scheme(0),
             length: 0,
             found: Attachments::default(),
@@ -103,25 +93,20 @@ impl AttachmentReader {
 
     fn named(&self) -> Kind {
         // Nobody needs escapes here but who has something to hide.
-        if self.escaped {
-            return Kind::Read;
-        }
-        let Some(name) = self.name.whole() else {
-            return Kind::Other;
-        };
-        let is = |known: &&[u8]| name.eq_ignore_ascii_case(known);
-        if READ.iter().any(is) {
-            Kind::Read
+        let name = self.name.whole().filter(|_| !self.escaped);
+        let is = |known: &&[u8]| name == Some(known);
+        if ADDRESSES.iter().any(is) {
+            Kind::Address
         } else if PLAIN.iter().any(is) {
             Kind::Plain
         } else {
-            Kind::Other
+            Kind::Text
         }
     }
 
     /// A part of a text, raw. `member`: it is a member's value, and no element of a list.
     pub(super) fn text(&mut self, part: &[u8], last: bool, member: bool) {
-        if self.length == 0 && (!member || self.kind == Kind::Read) {
+        if self.length == 0 && (!member || self.kind == Kind::Text) {
             self.state = State::Text;
         }
         self.length = self
@@ -250,10 +235,7 @@ mod tests {
             ),
             ("url", "data:;base64,".to_owned()),
             ("url", "data:;base64;base64,_-8=".to_owned()),
-            (
-                "a_name_that_is_longer_than_any_that_matters",
-                "data:image/png;base64,QUJD".to_owned(),
-            ),
+            ("file_url", format!("data:application/pdf;base64,{long}")),
         ] {
             let expected = Attachments {
                 count: 1,
@@ -275,6 +257,12 @@ mod tests {
             ("text", url.clone(), true),
             ("input", url.clone(), true),
             ("prompt", url.clone(), true),
+            ("refusal", url.clone(), true),
+            ("title", url.clone(), true),
+            ("suffix", url.clone(), true),
+            ("URL", url.clone(), true),
+            ("a_name_that_ends_with_image_url", url.clone(), true),
+            ("", url.clone(), true),
             ("url", url.clone(), false),
             ("data", long.clone(), false),
             ("url", format!("see {url}"), true),
