@@ -458,14 +458,16 @@ impl ModelReader {
         };
         // A lone surrogate: every reader makes something else of it.
         let name = unescaped(raw).ok_or(BodyError::NotJson)?;
+        // Where readers in C see its end.
+        let seen_in_c = name.split('\0').next().unwrap_or_default();
         if !self.in_options {
-            self.list = List::of(&name);
+            self.list = List::of(seen_in_c);
         }
         let inner = |member: &Member| (*member == Member::IncludeUsage) == self.in_options;
         let meant = Member::ALL
             .into_iter()
             .filter(inner)
-            .find(|member| member.name().eq_ignore_ascii_case(&name));
+            .find(|member| member.name().eq_ignore_ascii_case(seen_in_c));
         let Some(member) = meant else { return Ok(None) };
         let is_first = self.seen & member.bit() == 0;
         if member == Member::IncludeUsage && (!is_first || member.name() != name) {

@@ -234,6 +234,15 @@ fn refuses_other_cases() {
         BodyError::OtherCase(Member::Model),
     );
     refused(br#"{"STREAM":true}"#, BodyError::OtherCase(Member::Stream));
+    // Readers in C see its end at a zero.
+    refused(
+        br#"{"model\u0000x":"a"}"#,
+        BodyError::OtherCase(Member::Model),
+    );
+    refused(
+        br#"{"max_tokens":1,"max_tokens\u0000":9}"#,
+        BodyError::Repeated(Member::MaxTokens),
+    );
 }
 
 #[test]
