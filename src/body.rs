@@ -372,7 +372,7 @@ impl RequestBody {
     #[must_use]
     pub fn bound(&self, action: Option<Action>) -> u64 {
         let generates = action.is_none_or(Action::generates_text);
-        if !generates && !self.is_json {
+        if !self.is_json && !action.is_none_or(Action::reads_text) {
             // Sound and pictures: their size says nothing.
             return 0;
         }

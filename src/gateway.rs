@@ -740,7 +740,8 @@ fn permit(
 ) -> Result<(), Refusal> {
     let Ok(operation) = operation else {
         // TRACE has the server send back what it got, and so the token (RFC 9110 section 9.3.8).
-        let is_free = app.roles.is_none() && app.deployments.is_none() && head.method != b"TRACE";
+        let is_trace = head.method.eq_ignore_ascii_case(b"TRACE");
+        let is_free = app.roles.is_none() && app.deployments.is_none() && !is_trace;
         return if is_free {
             Ok(())
         } else {

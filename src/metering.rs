@@ -53,7 +53,8 @@ impl Meter {
         };
         Self {
             request: 0,
-            is_text: !headers.first("content-type").is_some_and(multipart),
+            is_text: action.is_some_and(Action::reads_text)
+                || !headers.first("content-type").is_some_and(multipart),
             action,
             reserved: 0,
             answer: None,

@@ -246,6 +246,7 @@ fn nobody_traces() {
     for (method, path, expected) in [
         ("TRACE", "/openai/models", Some(PermissionDenied)),
         ("TRACE", "/", Some(PermissionDenied)),
+        ("trace", "/", Some(PermissionDenied)),
         ("GET", "/", None),
         ("PROPFIND", "/openai/models", None),
     ] {
@@ -255,6 +256,30 @@ fn nobody_traces() {
             ("authorization", &token),
         ];
         assert_eq!(bench.code_of(&head), expected, "{method} {path}");
+    }
+}
+
+/// Some servers take `post` for POST (ASP.NET Core, `HttpMethods.IsPost`): what the call uses counts.
+#[test]
+fn l1_a_call_is_measured_in_whatever_case_its_method_is() {
+    let token = format!("Bearer {}", SIGNER.token(&v1_claims()));
+    let mut bench = Bench::new(&policy(&json!({})));
+    for (method, is_measured) in [
+        ("POST", true),
+        ("post", true),
+        ("Post", true),
+        ("GET", false),
+    ] {
+        let path = "/openai/deployments/gpt-4o/chat/completions";
+        let head = [
+            (":method", method),
+            (":path", path),
+            ("authorization", &token),
+        ];
+        let Verdict::Allow(allow) = bench.decide(&head) else {
+            panic!("{method} is refused");
+        };
+        assert_eq!(allow.meter.is_some(), is_measured, "{method}");
     }
 }
 

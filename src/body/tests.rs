@@ -245,6 +245,8 @@ fn bounds_add_up_prompt_and_answers() {
     assert_eq!(bound(&[JSON], r#"{"input":"abcd"}"#, Action::Embeddings), 4);
     let form = [("content-type", "multipart/form-data; boundary=x")];
     assert_eq!(bound(&form, "--x", Action::Audio), 0);
+    let bytes = [("content-type", "application/octet-stream")];
+    assert_eq!(bound(&bytes, r#"{"input":"abcd"}"#, Action::Embeddings), 4);
     assert_eq!(chat(r#"{"max_tokens":1e2}"#), 5 + 100);
     assert_eq!(chat(r#"{"max_tokens":1.5e1}"#), 5 + 15);
     // What cannot be read in one way has no bound, and what asks for no text has that of its size.

@@ -77,8 +77,9 @@ pub(super) fn is_metered(
     operation: Asked<'_, '_>,
     policy: &Policy,
 ) -> bool {
+    // Some servers take a method in any case, which makes no operation here.
     policy.usage.read
-        && head.method == b"POST"
+        && head.method.eq_ignore_ascii_case(b"POST")
         && operation.as_ref().map_or(true, Operation::is_metered)
 }
 

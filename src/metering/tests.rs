@@ -343,7 +343,17 @@ fn l13_a_prompt_that_was_read_is_estimated_by_what_is_in_it() {
     );
     // Of a form nothing is text.
     let form = headers(&[("content-type", "multipart/form-data; boundary=x")]);
-    let mut meter = Meter::new(&form, CHAT);
+    let mut meter = Meter::new(&form, Some(Action::Audio));
     meter.see_request(text.len());
     assert_eq!(meter.charge(Some(&request)).estimated, Some(0));
+}
+
+#[test]
+fn l1_a_text_operation_is_charged_its_prompt_whatever_its_body_is_called() {
+    let form = headers(&[("content-type", "multipart/form-data; boundary=x")]);
+    for action in [Action::ChatCompletions, Action::Embeddings] {
+        let mut meter = Meter::new(&form, Some(action));
+        meter.see_request(400);
+        assert_eq!(meter.charge(None).estimated, Some(100), "{action}");
+    }
 }

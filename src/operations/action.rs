@@ -149,6 +149,13 @@ impl Action {
             )
     }
 
+    /// Whether its prompt is text, whatever its headers call it.
+    #[must_use]
+    pub fn reads_text(self) -> bool {
+        self.generates_text()
+            || matches!(self, Self::Embeddings | Self::EnginesSearch | Self::Search)
+    }
+
     /// Whether it is answered with text, whose length the request can bound.
     #[must_use]
     pub fn generates_text(self) -> bool {
