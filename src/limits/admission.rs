@@ -7,7 +7,7 @@ use super::LimitId;
 use super::NamedLimit;
 use super::holds;
 use super::record::Record;
-use super::window::Place;
+use super::window::{Place, Standing};
 use crate::operations::Action;
 use crate::policy::{Count, Limit, Measure, Window};
 use crate::store::{self, SharedStore, StoreError};
@@ -172,62 +172,78 @@ fn take_all(
         set_back |= state.advance(limit.window, now);
         let needed = limit.takes(asking).unwrap_or_default().max(1);
         let standing = state.standing(limit.window, limit.amount, needed, now);
-        let remaining = limit.amount.saturating_sub(standing.used);
-        let never = needed > limit.amount;
-        let room_in = match limit.window {
-            // Waiting does not help; a window later at least the rest of it is free.
-            Window::Sliding { millis } if never => millis,
-            Window::Sliding { .. } => standing.room_in,
-            Window::Calendar(_) => standing.reset_in.max(1),
-        };
-        let reserves = limit.measure == Measure::Tokens { reserve: true };
-        let sooner = if reserves && remaining < needed && !never {
-            holds::room_in(record, named, needed, now)
-        } else {
-            None
-        };
-        if remaining < needed {
-            retry_in = retry_in.max(sooner.unwrap_or(room_in).min(room_in));
+        if limit.amount.saturating_sub(standing.used) >= needed {
+            continue;
         }
-        let is_worse = |worst: Reached| (never, room_in) > (worst.never, worst.room_in);
-        if remaining < needed && worst.is_none_or(is_worse) {
-            worst = Some(Reached {
-                measure: limit.measure,
-                limit: limit.amount,
-                remaining,
-                window: limit.window,
-                never,
-                room_in,
-                retry_in: room_in,
-                reset_in: standing.reset_in,
-            });
+        let reached = reached(record, named, needed, &standing, now);
+        retry_in = retry_in.max(reached.retry_in);
+        let is_worse =
+            |worst: Reached| (reached.never, reached.room_in) > (worst.never, worst.room_in);
+        if worst.is_none_or(is_worse) {
+            worst = Some(reached);
         }
     }
-    if let Some(reached) = worst {
-        return Err((
-            Reached {
-                retry_in,
-                ..reached
-            },
-            set_back,
-        ));
+    if let Some(worst) = worst {
+        return Err((Reached { retry_in, ..worst }, set_back));
     }
-    let take = |NamedLimit { id, limit }: &NamedLimit| {
-        let amount = limit.takes(asking)?;
-        let held = Held {
-            id: *id,
-            window: limit.window,
-            count: limit.count.clone(),
-            measure: limit.measure,
-            place: record.state(*id, limit.window).take(amount),
-            amount,
-        };
-        if held.is_reserved() {
-            holds::take(record, held.id, held.window, held.place, amount);
-        }
-        Some(held)
+    Ok(concerned()
+        .filter_map(|named| take(record, named, asking))
+        .collect())
+}
+
+/// The refusal of a call that needs more than a limit has left.
+fn reached(
+    record: &mut Record,
+    named: &NamedLimit,
+    needed: u64,
+    standing: &Standing,
+    now: Time,
+) -> Reached {
+    let limit = &named.limit;
+    let never = needed > limit.amount;
+    let room_in = match limit.window {
+        // Waiting does not help; a window later at least the rest of it is free.
+        Window::Sliding { millis } if never => millis,
+        Window::Sliding { .. } => standing.room_in,
+        Window::Calendar(_) => standing.reset_in.max(1),
     };
-    Ok(concerned().filter_map(take).collect())
+    let reserves = limit.measure == Measure::Tokens { reserve: true };
+    let sooner = if reserves && !never {
+        holds::room_in(record, named, needed, now)
+    } else {
+        None
+    };
+    Reached {
+        measure: limit.measure,
+        limit: limit.amount,
+        remaining: limit.amount.saturating_sub(standing.used),
+        window: limit.window,
+        never,
+        room_in,
+        retry_in: sooner.map_or(room_in, |sooner| sooner.min(room_in)),
+        reset_in: standing.reset_in,
+    }
+}
+
+/// Takes a call's place in a limit that has room; `None` where it takes none until its body is read.
+fn take(
+    record: &mut Record,
+    NamedLimit { id, limit }: &NamedLimit,
+    asking: &Asking<'_>,
+) -> Option<Held> {
+    let amount = limit.takes(asking)?;
+    let held = Held {
+        id: *id,
+        window: limit.window,
+        count: limit.count.clone(),
+        measure: limit.measure,
+        place: record.state(*id, limit.window).take(amount),
+        amount,
+    };
+    if held.is_reserved() {
+        holds::take(record, held.id, held.window, held.place, amount);
+    }
+    Some(held)
 }
 
 /// The limits that a call has to have room in, and holds nothing of yet.
