@@ -366,6 +366,21 @@ impl RequestBody {
         self.form.is_some()
     }
 
+    /// Whether its size is known, or is nothing to a body whose length says nothing: sound and pictures.
+    #[must_use]
+    pub fn has_size(&self) -> bool {
+        !self.is_json || self.size().is_some()
+    }
+
+    /// Its size in bytes, once it is known.
+    fn size(&self) -> Option<u64> {
+        let is_whole = self.ended || (self.refused.is_none() && self.decided);
+        match self.length {
+            Some(length) => Some(length.max(self.seen)),
+            None => is_whole.then_some(self.seen),
+        }
+    }
+
     /// The most tokens that the call may use, as far as its request says: those of the prompt, by its
     /// size, and those of each answer. `u64::MAX` where a body that asks for text cannot be read in one
     /// way, or where not even its size is known.
@@ -377,10 +392,8 @@ impl RequestBody {
             return 0;
         }
         let read = self.refused.is_none() && self.decided;
-        let size = match self.length {
-            Some(length) => length.max(self.seen),
-            None if read || self.ended => self.seen,
-            None => return u64::MAX,
+        let Some(size) = self.size() else {
+            return u64::MAX;
         };
         let answers = match (generates, read) {
             (false, _) => 0,

@@ -913,6 +913,41 @@ fn bodies_that_cannot_be_bounded_are_refused_under_reserve() {
     assert_eq!(caller.code(PATH, &huge), Some(CallExceedsLimit));
 }
 
+/// In pieces and without a length: its size is not known when the reading ends.
+#[test]
+fn l6_a_body_whose_reading_ends_before_its_size_is_known_is_not_readable() {
+    let limit = json!({ "tokens": 5000, "per": "60s", "reserve": true });
+    let mut caller = Caller::new(json!({ "limits": [limit] }), &json!({}));
+    let path = "/openai/deployments/e/embeddings?api-version=2024-10-21";
+    for (length, expected) in [(None, Some(BodyNotReadable)), (Some("400"), None)] {
+        let mut pairs = vec![
+            (":method", "POST"),
+            (":path", path),
+            ("authorization", &*caller.authorization),
+            ("content-type", "application/json"),
+        ];
+        pairs.extend(length.map(|length| ("content-length", length)));
+        let pairs = pairs.iter();
+        let headers = HeaderMap::from_pairs(pairs.map(|(n, v)| (n.as_bytes(), v.as_bytes())));
+        let Bench {
+            gateway,
+            store,
+            now,
+            ..
+        } = &mut caller.bench;
+        let now = Time::from_millis(*now);
+        let clock = || now;
+        let decided = gateway.decide(&headers, &clock, &**store, Patience::Wait);
+        let Verdict::Read(mut read) = decided else {
+            panic!("{decided:?}")
+        };
+        read.body.push(br#"{"n":1,"n":2,"input":"#, false);
+        assert!(read.body.is_complete());
+        let decided = gateway.decide_on_body(read.pending, &read.body, &clock, &**store);
+        assert_eq!(code(&decided), expected, "{length:?}");
+    }
+}
+
 /// A backend may trim or decode what is no deployment's name, and run the deployment.
 #[test]
 fn what_is_no_deployments_name_falls_under_every_limit_that_it_might() {

@@ -13,7 +13,7 @@ use crate::usage::{BodyError, Member};
 pub(super) enum Needs {
     /// Nothing decides.
     Nothing,
-    /// Its size, which that of a compressed one is not.
+    /// Its size: a compressed one has another, and one that does not say it is read to its end.
     Size,
     /// What the call may use: all of it has one reading.
     Bounds,
@@ -60,6 +60,7 @@ impl Needs {
         match (self, body.model()) {
             (Self::Nothing, _) => Ok(()),
             (Self::Size, Err(BodyError::Encoding)) => Err(Refusal::ContentEncoding),
+            (Self::Size, Err(error)) if !body.has_size() => Err(unreadable(error)),
             (Self::Size, _) => Ok(()),
             (Self::Bounds, Err(error)) => Err(unreadable(error)),
             (Self::Model, Err(error)) => Err(unnamed(error)),
