@@ -711,7 +711,7 @@ mod tests {
     }
 
     #[test]
-    fn j3_a_call_larger_than_its_limit_is_not_to_be_tried_again() {
+    fn c3_j3_a_call_larger_than_its_limit_is_not_to_be_tried_again() {
         for responses in ["{}", r#"{"format":"apim"}"#] {
             let answer = told_by(&TOO_LARGE, responses, &ResponseContext::default());
             assert_eq!(answer.status, 413);

@@ -1,6 +1,7 @@
 """What HTTP/1.1 has no words for, and what may read differently there: the same attacks over HTTP/2. Rows D1, D4, D8, D12,
 E1, E4; R21, R22."""
 
+import h2.errors
 import pytest
 
 from .harness import Gateway, new_app, shipped_policy
@@ -152,3 +153,14 @@ def test_d12_streams_that_are_reset_hold_no_place(gateway, stand_ins):
         wait_until(lambda: gateway.stat("http.ingress.downstream_rq_active") == 0, 10, "nothing is in flight")
         verdicts = [chat(client, limited) for _ in range(6)]
     assert verdicts == [PASSES] * 5 + [(429, "RateLimitExceeded")]
+
+
+def test_j9_a_denied_post_gets_its_whole_response_before_its_stream_is_reset(client):
+    """RFC 9113 section 8.1: NO_ERROR after a response that is complete. curl 7.88 takes it for a failure
+    (docs/clients.md)."""
+    head = [(":method", "POST"), (":scheme", "http"), (":authority", "gate"), (":path", CHAT_PATH), JSON_TYPE]
+    stream = client.open(head, end=False)
+    seen = client.read(stream)
+    assert seen.answer.verdict == NOT_PRESENT and not seen.reset
+    reset = client.reset_code(stream)
+    assert reset == h2.errors.ErrorCodes.NO_ERROR

@@ -135,7 +135,7 @@ def retries(answer) -> list[str | None]:
     return [answer.header(name) for name in ("retry-after", "retry-after-ms", "x-should-retry")]
 
 
-def test_j2_c2_j3_waits_are_those_that_sdks_obey(gateway, stand_ins):
+def test_c2_c3_j2_j3_waits_are_those_that_sdks_obey(gateway, stand_ins):
     def minted(app):
         return stand_ins.entra.mint(app, claims={"roles": ["Needed.Role"]})
 

@@ -35,6 +35,7 @@ class Http2:
         config = h2.config.H2Configuration(header_encoding="utf-8", **dict.fromkeys(checks, False))
         self.connection = h2.connection.H2Connection(config)
         self.socket = socket.create_connection(address, timeout=20)
+        self.reset_codes: dict[int, int] = {}
         self.connection.initiate_connection()
         self.flush()
 
@@ -75,9 +76,20 @@ class Http2:
             self.flush()
         return seen
 
+    def reset_code(self, stream: int) -> int:
+        """Reads until the peer has reset a stream; the error code that it gives."""
+        while stream not in self.reset_codes:
+            data = self.socket.recv(65_536)
+            assert data, "the connection ended without a reset"
+            for event in self.connection.receive_data(data):
+                self.note(event, stream, Stream())
+        return self.reset_codes[stream]
+
     def note(self, event: h2.events.Event, stream: int, seen: Stream) -> None:
         if isinstance(event, h2.events.ConnectionTerminated):
             seen.ended = seen.reset = True
+        if isinstance(event, h2.events.StreamReset):
+            self.reset_codes[event.stream_id] = event.error_code
         if getattr(event, "stream_id", None) != stream:
             return
         match event:

@@ -51,6 +51,25 @@ fn metadata_leads_to_the_keys() {
     assert!(vm.request().bearer(&good(&process)).send().is_forwarded());
 }
 
+/// Kubernetes' API server serves key sets as `application/jwk-set+json`, and 406 to who accepts JSON alone.
+#[test]
+fn k4_key_sets_under_their_own_type_are_accepted() {
+    const TYPES: [&str; 2] = ["application/json", "application/jwk-set+json"];
+    let process = Process::new();
+    let mut vm = Vm::start(&process, &discovering());
+    process.pass(seconds(1), &mut [&mut vm]);
+    for document in [Entra::metadata(), jwks()] {
+        let callout = one(&mut vm);
+        let accept = callout.headers.get("accept").unwrap_or_default();
+        let accepted: Vec<_> = accept.split(", ").collect();
+        assert_eq!(accepted, TYPES, "{}", callout.path());
+        let content_type = ("content-type", &b"application/jwk-set+json"[..]);
+        let headers = [(":status", &b"200"[..]), content_type];
+        vm.reply(callout, Reply::headers(&headers, document.to_string()));
+    }
+    assert!(vm.request().bearer(&good(&process)).send().is_forwarded());
+}
+
 /// Every way in which a reply can be bad.
 fn bad_replies() -> Vec<(&'static str, Reply)> {
     let json = jwks().to_string();
