@@ -84,7 +84,7 @@ def test_envoy_gateway_has_the_cluster_that_the_policy_names(envoy_gateway, poli
 
 
 @pytest.mark.parametrize(("name", "host"), (("entra", SIGN_IN), ("azure-openai", RESOURCE)))
-def test_certificates_have_to_name_the_host(istio, envoy_gateway, name, host):
+def test_g16_certificates_have_to_name_the_host(istio, envoy_gateway, name, host):
     rule = istio.spec("DestinationRule", name)
     assert istio.spec("ServiceEntry", name)["hosts"] == [rule["host"]] == [host]
     # `system` is the default too, and said for `istioctl analyze` (G16).
@@ -130,6 +130,13 @@ def test_istio_gets_what_stands_in_the_bootstrap(istio):
     assert config["runtimeValues"] == {name: str(number) for name, number in layer["static_layer"].items()}
     connections = str(monitor["typed_config"]["max_active_downstream_connections"])
     assert config["proxyMetadata"] == {"ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS": connections}
+
+
+def test_g18_the_mesh_sends_azure_nothing_about_itself():
+    document = (ROOT / "docs" / "gateways.md").read_text()
+    values = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", document, re.DOTALL)[0])
+    config = yaml.safe_load(values["podAnnotations"]["proxy.istio.io/config"])
+    assert config["proxyHeaders"] == {"metadataExchangeHeaders": {"mode": "IN_MESH"}}
 
 
 def test_istio_has_one_gateway_for_it(istio):
@@ -323,3 +330,50 @@ def test_l10_every_cluster_has_explicit_breakers(istio):
         pool = istio.spec("DestinationRule", name)["trafficPolicy"]["connectionPool"]
         assert pool["tcp"]["maxConnections"] > 0
         assert pool["http"].keys() == {"http1MaxPendingRequests", "http2MaxRequests", "maxRetries"}
+
+
+def section(title: str) -> str:
+    """A section of the page on gateways."""
+    document = (ROOT / "docs" / "gateways.md").read_text()
+    (found,) = re.findall(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", document, re.DOTALL | re.MULTILINE)
+    return found
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of a section's first table, without its head."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+@pytest.mark.parametrize(
+    ("failure", "istio_code", "envoy_gateway_code"),
+    [
+        ("the image cannot be fetched", "403", "500"),
+        ("`sha256` with the prefix", "", "500"),
+        ("the policy is refused at a first start", "500", "503"),
+        ("the policy is refused later", "the old one stays", "the old one stays"),
+        ("the module's policy object is deleted", "403 `GatewayNotGuarded`", "403 `GatewayNotGuarded`"),
+    ],
+)
+def test_g11_g17_the_page_has_what_each_failure_returns(failure, istio_code, envoy_gateway_code):
+    (found,) = (cells for cells in rows(section("What each failure returns")) if cells[0].startswith(failure))
+    assert found[2].startswith(istio_code) and found[3].startswith(envoy_gateway_code)
+
+
+def test_g19_the_page_has_what_was_run_and_when():
+    run = {cells[0].split(" (")[0]: cells[1] for cells in rows(section("What was run"))}
+    for name in ("Istio 1.28.10 and 1.30.3", "Envoy Gateway 1.9.0"):
+        assert re.match(r"\d{4}-\d\d-\d\d: ", run[name]), name
+    assert "None of this was run" not in (ROOT / "docs" / "gateways.md").read_text()
+
+
+@pytest.mark.parametrize("plugin", ["tollgate", "openai.tollgate", "openai.tollgate~istio-translated-wasmplugin"])
+def test_g15_the_alert_on_reloads_matches_the_plugin_by_any_name(plugin):
+    (group,) = yaml.safe_load((ROOT / "envoy/compose/alerts.yaml").read_text())["groups"]
+    (expression,) = (rule["expr"] for rule in group["rules"] if rule["alert"] == "TollgateModuleWasReloaded")
+    matchers = set(re.findall(r'__name__=~"([^"]*)"', expression))
+    # As Prometheus names it.
+    metric = re.sub(r"[^a-zA-Z0-9]", "_", f"envoy_wasm_{plugin}_vm_reload_")
+    for kind in ("success", "failure", "backoff"):
+        assert all(re.fullmatch(matcher, metric + kind) for matcher in matchers)
+    assert matchers
