@@ -98,7 +98,7 @@ impl Delivered {
 /// Whether the gateway's response code details say that it responded itself on timing out. Envoy has
 /// `stream_idle_timeout`, `response_timeout`, `upstream_per_try_timeout`, `upstream_per_try_idle_timeout`,
 /// `max_duration_timeout`, `request_overall_timeout` and `upstream_max_stream_duration_reached`
-/// (`envoy/stream_info/stream_info.h`); of a backend's own response they are `via_upstream`. What stands in
+/// (`envoy/stream_info/stream_info.h`); of a backend's own response they are `via_upstream`. The text in
 /// brackets is why a connection failed: a backend that was not reached has no call.
 #[must_use]
 pub fn is_timeout(details: &[u8]) -> bool {

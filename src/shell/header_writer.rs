@@ -68,7 +68,7 @@ impl HeaderWriter {
         }
         if let Some(name) = unfulfilled(changes, &abi::headers(abi::Map::Request)?) {
             let name = String::from_utf8_lossy(name);
-            log::error!("this host does not change the request header {name:?} as it was told");
+            log::error!("this host does not change the request header {name:?} as requested");
             return Err(abi::Failed(0));
         }
         self.proven.set(writes.and(proven));

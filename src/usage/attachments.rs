@@ -51,7 +51,7 @@ enum Kind {
     Text,
 }
 
-/// Where in a text the reading stands.
+/// How far a text was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// So much of `data:` was read.
