@@ -366,10 +366,10 @@ impl RequestBody {
         self.form.is_some()
     }
 
-    /// Whether its size is known, or is nothing to a body whose length says nothing: sound and pictures.
+    /// Whether the tokens that the call may use have a bound at all.
     #[must_use]
-    pub fn has_size(&self) -> bool {
-        !self.is_json || self.size().is_some()
+    pub fn is_bounded(&self, action: Option<Action>) -> bool {
+        self.bound(action) < u64::MAX
     }
 
     /// Its size in bytes, once it is known.

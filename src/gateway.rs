@@ -358,7 +358,7 @@ impl Gateway {
             deployment: reading::deployment(place, named, runs_another),
             reserve: Some(body.bound(asked.action)),
         };
-        let decided = match permitted.and_then(|()| needs.permit(body)) {
+        let decided = match permitted.and_then(|()| needs.permit(body, asked.action)) {
             Ok(()) => self.count(app, claims.app_id, admission, &asking, clock, store),
             Err(refusal) => {
                 self.release(admission, store);

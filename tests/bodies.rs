@@ -919,12 +919,18 @@ fn l6_a_body_whose_reading_ends_before_its_size_is_known_is_not_readable() {
     let limit = json!({ "tokens": 5000, "per": "60s", "reserve": true });
     let mut caller = Caller::new(json!({ "limits": [limit] }), &json!({}));
     let path = "/openai/deployments/e/embeddings?api-version=2024-10-21";
-    for (length, expected) in [(None, Some(BodyNotReadable)), (Some("400"), None)] {
+    let (json, bytes) = ("application/json", "application/octet-stream");
+    for (content_type, length, expected) in [
+        (json, None, Some(BodyNotReadable)),
+        (json, Some("400"), None),
+        (bytes, None, Some(BodyNotReadable)),
+        (bytes, Some("400"), None),
+    ] {
         let mut pairs = vec![
             (":method", "POST"),
             (":path", path),
             ("authorization", &*caller.authorization),
-            ("content-type", "application/json"),
+            ("content-type", content_type),
         ];
         pairs.extend(length.map(|length| ("content-length", length)));
         let pairs = pairs.iter();
@@ -944,7 +950,7 @@ fn l6_a_body_whose_reading_ends_before_its_size_is_known_is_not_readable() {
         read.body.push(br#"{"n":1,"n":2,"input":"#, false);
         assert!(read.body.is_complete());
         let decided = gateway.decide_on_body(read.pending, &read.body, &clock, &**store);
-        assert_eq!(code(&decided), expected, "{length:?}");
+        assert_eq!(code(&decided), expected, "{content_type} {length:?}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::reading;
 use crate::body::RequestBody;
-use crate::operations::{ModelPlace, Operation, Unread, is_deployment};
+use crate::operations::{Action, ModelPlace, Operation, Unread, is_deployment};
 use crate::policy::{App, Deployments, Limit, Measure, Policy};
 use crate::refusal::Refusal;
 use crate::request::{API_VERSION, CONTENT_FILTER, RequestHead};
@@ -56,11 +56,11 @@ impl Needs {
     }
 
     /// Whether a body is what they need.
-    pub(super) fn permit(self, body: &RequestBody) -> Result<(), Refusal> {
+    pub(super) fn permit(self, body: &RequestBody, action: Option<Action>) -> Result<(), Refusal> {
         match (self, body.model()) {
             (Self::Nothing, _) => Ok(()),
             (Self::Size, Err(BodyError::Encoding)) => Err(Refusal::ContentEncoding),
-            (Self::Size, Err(error)) if !body.has_size() => Err(unreadable(error)),
+            (Self::Size, Err(error)) if !body.is_bounded(action) => Err(unreadable(error)),
             (Self::Size, _) => Ok(()),
             (Self::Bounds, Err(error)) => Err(unreadable(error)),
             (Self::Model, Err(error)) => Err(unnamed(error)),
