@@ -9,7 +9,7 @@ use super::schedule::{self, GoodSet, Schedule};
 use super::set::{Key, KeySet, KeySetError, Skipped};
 use crate::jwt::Algorithm;
 use crate::policy::{FetchStart, Issuer, KeyFetch, KeySource};
-use crate::store::{self, SharedStore};
+use crate::store::{self, SharedStore, StoreError};
 use crate::time::Time;
 use crate::url::Url;
 
@@ -492,8 +492,8 @@ impl FetchedKeys {
         FetchOutcome::Unreachable(Unreachable::NotSent)
     }
 
-    /// Shares a good set. An attempt whose lease another has taken still counts, unless what a later one brought is
-    /// there.
+    /// Ends an attempt with a good set. An attempt whose lease another has taken still counts, unless what a later one
+    /// brought is there.
     fn succeed(
         &mut self,
         answer: &KeySet,
@@ -502,11 +502,36 @@ impl FetchedKeys {
         store: &dyn SharedStore,
         now: Time,
     ) -> Progress {
+        // The set first, so that whoever sees the new digest finds its keys.
+        let set = match self.share(answer, attempt, began, store, now) {
+            Ok(Some(set)) => set,
+            Ok(None) => return Progress::Stray,
+            Err(_) => return self.not_stored(attempt, store),
+        };
+        if self.schedule_after(&set, attempt, store, now).is_err() {
+            return self.not_stored(attempt, store);
+        }
+        Progress::Done(FetchOutcome::Good {
+            keys: answer.len(),
+            skipped: answer.skipped().to_vec(),
+            missing: set.departing().map(str::to_owned).collect(),
+        })
+    }
+
+    /// Shares a good set with the keys of the one before that serve on; `None` where what a later attempt brought is
+    /// there.
+    fn share(
+        &self,
+        answer: &KeySet,
+        attempt: u64,
+        began: u64,
+        store: &dyn SharedStore,
+        now: Time,
+    ) -> Result<Option<KeySet>, StoreError> {
         let refresh = self.fetch.refresh;
         let found = store.read(&self.schedule_key).ok().flatten();
         let before = found.map(|found| Schedule::decode(&found.value));
         let before = before.unwrap_or_default();
-        // The set first, so that whoever sees the new digest finds its keys.
         let shared = store::update(store, &self.set_key, |value| {
             let there = value.and_then(decode_set);
             if there
@@ -530,33 +555,32 @@ impl FetchedKeys {
             ]
             .concat();
             (Some(set), Some(bytes))
-        });
-        let set = match shared.map(|shared| shared.answer) {
-            Ok(Some(set)) => set,
-            Ok(None) => return Progress::Stray,
-            Err(_) => return self.not_stored(attempt, store),
-        };
-        let ended = store::update(store, &self.schedule_key, |value| {
+        })?;
+        Ok(shared.answer)
+    }
+
+    /// Plans the next attempt after this set, or after the one that another worker has shared since: whoever is last
+    /// here names the set that is there.
+    fn schedule_after(
+        &self,
+        set: &KeySet,
+        attempt: u64,
+        store: &dyn SharedStore,
+        now: Time,
+    ) -> Result<(), StoreError> {
+        store::update(store, &self.schedule_key, |value| {
             let before = value.map(Schedule::decode).unwrap_or_default();
-            // Another worker's may have come since. Whoever is last here names the set that is there.
             let there = store.read(&self.set_key).ok().flatten();
             let there = there.and_then(|found| decode_set(&found.value));
-            let good = good_set(there.as_ref().map_or(&set, |(there, _)| there), now);
+            let good = good_set(there.as_ref().map_or(set, |(there, _)| there), now);
             let mut after = before;
-            after.succeed(now.millis(), &refresh, good);
+            after.succeed(now.millis(), &self.fetch.refresh, good);
             if before.attempt != attempt {
                 after.lease_until = before.lease_until;
             }
             ((), Some(after.encode()))
-        });
-        if ended.is_err() {
-            return self.not_stored(attempt, store);
-        }
-        Progress::Done(FetchOutcome::Good {
-            keys: answer.len(),
-            skipped: answer.skipped().to_vec(),
-            missing: set.departing().map(str::to_owned).collect(),
-        })
+        })?;
+        Ok(())
     }
 
     /// Whether there was such an attempt. A set that claims one which nobody has begun is of no schedule that there
