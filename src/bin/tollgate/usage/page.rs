@@ -232,23 +232,8 @@ fn over_time(page: &mut String, title: &str, timeline: &Timeline<'_>, series: &[
     let top = marks.last().copied().unwrap_or(most);
     let _ = writeln!(page, "<h2>{title} over time</h2>");
     legend(page, series);
-    page.push_str("<div class=\"chart\">\n<div class=\"y\">");
-    for mark in &marks {
-        let bottom = percent(*mark, top);
-        let _ = write!(
-            page,
-            "<span style=\"bottom:{bottom:.1}%\">{}</span>",
-            short(*mark)
-        );
-    }
-    page.push_str("</div>\n<div class=\"plot\">");
-    for mark in marks.iter().skip(1) {
-        let bottom = percent(*mark, top);
-        let _ = write!(
-            page,
-            "<div class=\"grid\" style=\"bottom:{bottom:.1}%\"></div>"
-        );
-    }
+    page.push_str("<div class=\"chart\">\n");
+    axis(page, &marks, top);
     let _ = writeln!(
         page,
         "\n<svg viewBox=\"0 0 {count} 100\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{title} over time\">"
@@ -270,9 +255,36 @@ fn over_time(page: &mut String, title: &str, timeline: &Timeline<'_>, series: &[
             );
         }
     }
-    page.push_str("</svg>\n</div>\n<div class=\"x\">");
+    page.push_str("</svg>\n</div>\n");
+    time_labels(page, timeline);
+    page.push_str("</div>\n");
+}
+
+/// The marks of a chart's upright axis, and their lines behind its drawing.
+fn axis(page: &mut String, marks: &[u64], top: u64) {
+    page.push_str("<div class=\"y\">");
+    for mark in marks {
+        let bottom = percent(*mark, top);
+        let _ = write!(
+            page,
+            "<span style=\"bottom:{bottom:.1}%\">{}</span>",
+            short(*mark)
+        );
+    }
+    page.push_str("</div>\n<div class=\"plot\">");
+    for mark in marks.iter().skip(1) {
+        let bottom = percent(*mark, top);
+        let _ = write!(
+            page,
+            "<div class=\"grid\" style=\"bottom:{bottom:.1}%\"></div>"
+        );
+    }
+}
+
+fn time_labels(page: &mut String, timeline: &Timeline<'_>) {
+    page.push_str("<div class=\"x\">");
     for (index, (at, label)) in timeline.labels().into_iter().enumerate() {
-        let left = percent(at, count);
+        let left = percent(at, timeline.len());
         let class = if index.is_multiple_of(2) {
             ""
         } else {
@@ -283,7 +295,7 @@ fn over_time(page: &mut String, title: &str, timeline: &Timeline<'_>, series: &[
             "<span{class} style=\"left:{left:.1}%\">{label}</span>"
         );
     }
-    page.push_str("</div>\n</div>\n");
+    page.push_str("</div>\n");
 }
 
 /// A bar for each of the largest keys.
