@@ -238,6 +238,16 @@ fn g4_what_lets_more_pass_than_the_module_has_is_no_interlock() {
             "lets pass what the module has not let pass",
         )],
     );
+    // Envoy ignores rules next to a matcher.
+    let rules = "rules:\n                        action: ALLOW\n";
+    let matcher = format!("matcher: {{ on_no_match: {{}} }}\n                      {rules}");
+    let place = "{ on_no_match";
+    each_is(
+        "error",
+        "matcher.yaml",
+        ENVOY,
+        &[case(rules, &matcher, place, "a matcher decides here")],
+    );
     // Narrower than needed is not open.
     for same in [
         "and_ids: { ids: [{ header: { name: x, present_match: true } }, { filter_state: { key: wasm.tollgate.passed, string_match: { exact: \"true\" } } }] }",

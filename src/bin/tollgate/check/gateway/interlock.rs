@@ -54,12 +54,14 @@ pub(super) fn faults(filter: &Located) -> Vec<Finding> {
 
 /// What is wrong with the rules of RBAC.
 pub(super) fn rules(body: &Located, at: Range<usize>, found: &mut Vec<Finding>) {
+    // Envoy ignores the rules next to one.
+    if let Some(matcher) = field(body, "matcher") {
+        let problem = "a matcher decides here, in place of any rules, and is not checked";
+        found.push(error(matcher.span.clone(), problem, REMEDY));
+        return;
+    }
     let Some(rules) = field(body, "rules") else {
-        let problem = if field(body, "matcher").is_some() {
-            "a matcher decides here, and what it lets pass is not read"
-        } else {
-            "RBAC without rules lets every request pass"
-        };
+        let problem = "RBAC without rules lets every request pass";
         found.push(error(at, problem, REMEDY));
         return;
     };
