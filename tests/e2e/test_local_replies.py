@@ -123,12 +123,21 @@ def test_j8_a_path_without_one_reading(gateway, path):
         (b"GET /openai/models HTTP/1.1\r\n\r\n", 400, "RequestNotAccepted"),
         (b"no HTTP at all\r\n\r\n", 400, "RequestNotAccepted"),
         (head("GET /openai/models HTTP/1.0"), 426, "RequestNotAccepted"),
+        (head("POST /openai/models HTTP/1.1", "transfer-encoding: gzip, chunked"), 501, "RequestNotAccepted"),
+        (head("OPTIONS * HTTP/1.1"), 404, "RequestNotAccepted"),
         (b"GET /openai/models HTTP/1.1\r\nhost: x\r\n", 408, "RequestTimeout"),
     ],
-    ids=["underscore", "70 KB", "many headers", "smuggling", "no host", "no HTTP", "HTTP/1.0", "slow head"],
+    ids=["underscore", "70 KB", "many headers", "smuggling", "no host", "no HTTP", "HTTP/1.0", "encoded", "no path", "slow head"],
 )
 def test_j8_a_head_that_was_not_read(gateway, data, status, code):
     check(gateway, raw(gateway.address, data), status, code, head_was_read=False)
+
+
+def test_j10_a_websocket_where_none_is_enabled(gateway, stand_ins):
+    token = f"authorization: Bearer {stand_ins.entra.mint(new_app())}"
+    upgrade = ("connection: upgrade", "upgrade: websocket", "sec-websocket-key: x", "sec-websocket-version: 13")
+    data = head("GET /openai/v1/realtime?model=gpt-4o HTTP/1.1", token, *upgrade)
+    check(gateway, raw(gateway.address, data), 403, "RequestNotAccepted")
 
 
 def test_j8_a_slow_body(gateway, stand_ins):
