@@ -361,16 +361,22 @@ def attacked(gateway: Gateway, stand_ins, pair: dict[str, dict], during) -> tupl
 def assert_only_the_control_was_open(guarded: Attack, control: Attack, stand_ins_saw: int) -> None:
     assert guarded.open == 0, guarded.verdicts
     assert control.open > 0, "without the interlock this stands open"
-    assert stand_ins_saw == control.open, "what reached the backend came by the control"
+    # A request of the control whose connection closed may have reached the backend; its response was not seen.
+    by_control = control.open + getattr(control.gateway, "open_polls", 0)
+    assert by_control <= stand_ins_saw <= by_control + len(control.errors), "what reached the backend came by the control"
     assert guarded.verdicts[NOT_GUARDED] > 0
     assert guarded.verdicts[401, "TokenNotPresent"] > 0, "and the module decided before or after"
 
 
 def decides(gateway: Gateway, document: dict) -> bool:
+    """Whether a listener has its module. The control may let the question pass: that is counted."""
     try:
-        return gateway.chat(connection=address(document)).verdict == (401, "TokenNotPresent")
+        seen = gateway.chat(connection=address(document))
     except OSError:
         return False
+    polls = getattr(gateway, "open_polls", 0)
+    gateway.open_polls = polls + (seen.header(STAND_INS_MARK) is not None)
+    return seen.verdict == (401, "TokenNotPresent")
 
 
 def test_g4_a_module_taken_away_by_lds_lets_nothing_pass(start_gateway, stand_ins, directory):
@@ -386,7 +392,7 @@ def test_g4_a_module_taken_away_by_lds_lets_nothing_pass(start_gateway, stand_in
 
     gateway = start_gateway(stand_ins, edit=edit)
     wait_until(lambda: all(decides(gateway, one) for one in pair.values()), 20, "both listeners decide")
-    before = stand_ins.openai.count()
+    before, gateway.open_polls = stand_ins.openai.count(), 0
 
     def during():
         time.sleep(SECONDS / 2)

@@ -3,7 +3,7 @@
 # load, alone. Logs go to $E2E_LOGS and $E2E_LOGS-alone.
 set -uo pipefail
 
-python=.venv/bin/python logs=${E2E_LOGS:-target/e2e}
+python=.venv/bin/python logs=$(realpath -m "${E2E_LOGS:-target/e2e}")
 no_tests=5 # pytest's exit code when the arguments choose none.
 
 run() {
