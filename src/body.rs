@@ -347,17 +347,19 @@ impl RequestBody {
         }
     }
 
-    /// The tokens of a prompt in a body of so many bytes: of text a token for four of them, of base64 data a fixed
-    /// number for each picture or file.
+    /// The tokens of a prompt in a body of so many bytes: of text a token for four of them, of lists of tokens at least
+    /// as many as there are, of base64 data a fixed number for each picture or file.
     #[must_use]
     pub fn prompt(&self, bytes: u64) -> u64 {
-        let found = match self.refused {
-            // Nobody knows what in it is what.
-            Some(_) => Attachments::default(),
-            None => self.reader.attachments(),
+        // Of what cannot be read nobody knows what in it is what.
+        let (found, ids) = match self.refused {
+            Some(_) => (Attachments::default(), 0),
+            None => (self.reader.attachments(), self.reader.token_ids()),
         };
         let pictures = found.count.saturating_mul(self.image_tokens);
-        tokens_in(bytes.saturating_sub(found.bytes)).saturating_add(pictures)
+        tokens_in(bytes.saturating_sub(found.bytes))
+            .max(ids)
+            .saturating_add(pictures)
     }
 
     /// Whether it is a form.

@@ -240,6 +240,12 @@ fn bounds_add_up_prompt_and_answers() {
     assert_eq!(chat("{}"), 1 + UNBOUNDED_ANSWER);
     let prompts = r#"{"prompt":["a","b"],"max_tokens":100}"#;
     assert_eq!(bound(&[JSON], prompts, Action::Completions), 10 + 200);
+    // Tokens of one digit are two bytes each.
+    let ids = vec!["1"; 100].join(",");
+    let list = format!(r#"{{"prompt":[{ids}],"max_tokens":7}}"#);
+    assert_eq!(bound(&[JSON], &list, Action::Completions), 100 + 7);
+    let lists = format!(r#"{{"model":"e","input":[[{ids}],[{ids}]]}}"#);
+    assert_eq!(bound(&[JSON], &lists, Action::Embeddings), 200);
     let overflow = format!(r#"{{"max_tokens":{0},"n":{0}}}"#, u64::MAX);
     assert_eq!(chat(&overflow), u64::MAX);
     assert_eq!(bound(&[JSON], r#"{"input":"abcd"}"#, Action::Embeddings), 4);

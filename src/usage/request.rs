@@ -194,6 +194,7 @@ pub struct ModelReader {
     /// The list that is being read, of those whose members are looked for.
     list: List,
     prompts: u64,
+    token_ids: u64,
     data_sources: bool,
     attachments: AttachmentReader,
     options_begin: Option<u64>,
@@ -228,6 +229,7 @@ impl ModelReader {
             counts: Counts::default(),
             list: List::Other,
             prompts: 0,
+            token_ids: 0,
             data_sources: false,
             attachments: AttachmentReader::new(),
             options_begin: None,
@@ -293,6 +295,12 @@ impl ModelReader {
     #[must_use]
     pub fn prompts(&self) -> u64 {
         self.prompts
+    }
+
+    /// How many tokens there are in lists of tokens, which prompts and inputs may be instead of texts.
+    #[must_use]
+    pub fn token_ids(&self) -> u64 {
+        self.token_ids
     }
 
     /// Whether there are `data_sources` ("on your data"), which do not go together with `stream_options`.
@@ -392,14 +400,19 @@ impl ModelReader {
         match (self.list, depth) {
             // Its own bracket, or all of the value.
             (_, 0 | 1) | (List::Other, _) => {}
-            (List::Prompts, 2) if token == Token::Object => self.list = List::Other,
+            (List::Prompts | List::Inputs, 2) if token == Token::Object => self.list = List::Other,
+            (List::Prompts | List::Inputs, 2 | 3)
+                if matches!(token, Token::Scalar { last: true, .. }) =>
+            {
+                self.token_ids = self.token_ids.saturating_add(1);
+            }
             (_, 2) if begins => {}
             (List::DataSources, _) => self.data_sources = true,
             (List::Prompts, 2) if matches!(token, Token::Text { last: true, .. }) => {
                 self.prompts = self.prompts.saturating_add(1);
             }
             (List::Prompts, 3) if begins => self.prompts = self.prompts.saturating_add(1),
-            (List::Prompts, _) => {}
+            (List::Prompts | List::Inputs, _) => {}
         }
     }
 
@@ -586,6 +599,8 @@ pub(super) fn count(bytes: usize) -> u64 {
 enum List {
     /// `prompt`, for which each of the texts gets answers of its own (completions).
     Prompts,
+    /// `input` (embeddings, responses)
+    Inputs,
     /// `data_sources`
     DataSources,
     Other,
@@ -596,6 +611,8 @@ impl List {
     fn of(name: &str) -> Self {
         if name.eq_ignore_ascii_case("prompt") {
             Self::Prompts
+        } else if name.eq_ignore_ascii_case("input") {
+            Self::Inputs
         } else if name.eq_ignore_ascii_case("data_sources") {
             Self::DataSources
         } else {
