@@ -254,6 +254,17 @@ pub(super) fn add_request_header(name: &str, value: &[u8]) -> Outcome<()> {
     })
 }
 
+/// Whether the host lets headers be added. Called where there is no request: what may not be called is refused with a
+/// status of its own there (proxy-wasm-cpp-host, `exports.h`), and what may be has nothing to work on.
+pub(super) fn may_add_headers() -> bool {
+    const INTERNAL_FAILURE: u32 = 10;
+    const UNIMPLEMENTED: u32 = 12;
+    !matches!(
+        add_request_header("x-tollgate-probe", b"1"),
+        Err(Failed(INTERNAL_FAILURE | UNIMPLEMENTED))
+    )
+}
+
 /// Sets a request header in place of any that are there.
 pub(super) fn set_request_header(name: &str, value: &[u8]) -> Outcome<()> {
     // SAFETY: pointers and sizes are of one slice each.

@@ -201,6 +201,10 @@ impl Plugin {
                 abi::set_effective_context(self.root_id).is_ok(),
             ),
             ("metrics", self.metrics.add(RETRIES.to_owned(), 0)),
+            (
+                "proxy_add_header_map_value: identity headers are set by replacing",
+                self.policy.forward.headers.is_empty() || abi::may_add_headers(),
+            ),
         ];
         for (what, _) in found.iter().filter(|(_, is_there)| !is_there) {
             log::warn!("this host has no {what}");

@@ -66,7 +66,8 @@ ROWS = [
     Row("Tollgate, warm, all filter state", "all-state", "warm", "Tollgate, warm", more=10),
     Row("Tollgate, warm, with the interlock", "interlock", "warm", "Tollgate, warm", more=4),
     Row("Tollgate, warm, request log", "log", "warm", "Tollgate, warm", 1.25),
-    Row("Tollgate, warm, limits on tokens", "tokens", "warm", "Tollgate, warm, usage read"),
+    Row("Tollgate, warm, usage read, with a body", "usage", "chat"),
+    Row("Tollgate, warm, limits on tokens", "tokens", "chat", "Tollgate, warm, usage read, with a body"),
     Row("Tollgate, warm, roles and deployments", "roles", "warm", "Tollgate, warm"),
     Row("Tollgate, warm, 1,000 applications", "apps-1000", "warm", "Tollgate, warm", 1.1),
     Row("Tollgate, warm, 10,000 applications", "apps-10000", "warm", "Tollgate, warm", 1.1),
@@ -83,15 +84,15 @@ ROWS = [
     # Envoy alone takes several times as long to read these.
     Row("Wasm that denies, 58 KB", "denies", "garbage-58", "Wasm that denies", status=403, count=4_000),
     Row("Tollgate, garbage of 58 KB", "warm", "garbage-58", "Wasm that denies, 58 KB", 1.3, status=401, count=4_000),
-    Row("4 KB answer, no filter", "json-none", "warm"),
-    Row("4 KB answer, Tollgate without usage", "json-unread", "warm", "4 KB answer, no filter"),
-    Row("4 KB answer, limits on tokens", "json-tokens", "warm", "4 KB answer, Tollgate without usage"),
-    Row("200 events, no filter", "events-none", "warm", count=4_000),
-    Row("200 events, Tollgate without usage", "events-unread", "warm", "200 events, no filter", count=4_000),
+    Row("4 KB answer, no filter", "json-none", "chat"),
+    Row("4 KB answer, Tollgate without usage", "json-unread", "chat", "4 KB answer, no filter"),
+    Row("4 KB answer, limits on tokens", "json-tokens", "chat", "4 KB answer, Tollgate without usage"),
+    Row("200 events, no filter", "events-none", "chat", count=4_000),
+    Row("200 events, Tollgate without usage", "events-unread", "chat", "200 events, no filter", count=4_000),
     Row(
         "200 events, limits on tokens",
         "events-tokens",
-        "warm",
+        "chat",
         "200 events, Tollgate without usage",
         more=200 * 15,
         count=4_000,
@@ -136,6 +137,7 @@ EVENT = {
 }
 USAGE = {"prompt_tokens": 9, "completion_tokens": 200, "total_tokens": 209}
 JSON_ANSWER = json.dumps({"choices": [{"message": {"content": "A word or two. " * 260}}], "usage": USAGE})
+CHAT_BODY = json.dumps({"messages": [{"role": "user", "content": "Hello"}]})
 STREAM = json.dumps({"messages": [{"role": "user", "content": "Hello"}], "stream": True})
 LAST = {**EVENT, "choices": [], "usage": USAGE}
 EVENTS = "".join(f"data: {json.dumps(event)}\n\n" for event in [*[EVENT] * 199, LAST]) + "data: [DONE]\n\n"
@@ -229,6 +231,8 @@ class Load:
         fresh = stand_ins.entra.mint_many(max(cold * len(turns), 5 * live), app)
         self.requests = {
             "warm": [request(stand_ins.entra.mint(app))],
+            # Limits on tokens read the body.
+            "chat": [request(stand_ins.entra.mint(app), body=CHAT_BODY)],
             "stream": [request(stand_ins.entra.mint(app), body=STREAM)],
             "live": [request(token) for token in fresh[:live]],
             "live-50000": [request(token) for token in fresh[: 5 * live]],

@@ -106,6 +106,7 @@ def test_without_adding_headers_they_are_replaced(stand_ins, directory):
     app, policy = new_app(), shipped_policy(stand_ins, forward={"headers": {"x-app-id": "app_id"}})
     gateway = Gateway(directory, stand_ins, policy, edit=withhold)
     try:
+        assert "this host has no proxy_add_header_map_value" in gateway.log_text(), "said at the start"
         token = stand_ins.entra.mint(app)
         for spoof in ([], [("x-app-id", "forged")], []):
             assert gateway.chat(token, spoof).verdict == (200, None)
