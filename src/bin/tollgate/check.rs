@@ -292,7 +292,7 @@ mod tests {
             usize::try_from(state >> 33).unwrap() % below
         };
         let (mut found, mut of_gateway) = (0, 0);
-        for round in 0..1_200 {
+        for round in 0..1_600 {
             let samples = [
                 ("a.yaml", ENVOY),
                 ("a.json", POLICY),
