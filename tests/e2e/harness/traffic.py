@@ -221,7 +221,7 @@ class Traffic:
         return {
             "spoofed": kind("200", "x-app-id: admin", uses=CHAT_BODY),
             "override": kind("200", "x-http-method-override: DELETE", uses=CHAT_BODY),
-            "websocket": kind("403", "connection: upgrade", "upgrade: websocket", told=None),
+            "websocket": kind("403 RequestNotAccepted", "connection: upgrade", "upgrade: websocket", told=None),
             "escaped": kind("400 RequestNotAccepted", told=None, path="/openai%2fmodels"),
             "underscore": kind("400 RequestNotAccepted", "x_app_id: admin", told=None),
             "backend-error": kind("503 503", "x-stand-in-status: 503"),
