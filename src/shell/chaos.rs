@@ -7,7 +7,7 @@ use super::abi;
 use crate::request::HeaderMap;
 
 /// The request header that says what is to happen.
-const SWITCH: &str = "x-tollgate-chaos";
+pub(super) const SWITCH: &str = "x-tollgate-chaos";
 
 /// How long a write lingers, in milliseconds: long enough for another worker's to come between.
 const LINGER: u64 = 3;

@@ -55,6 +55,8 @@ impl Plugin {
         let name = plugin_name();
         let crypto = Crypto::probe(Rc::new(ForeignVerifier));
         log::info!("{}", start_line(&policy, &crypto));
+        #[cfg(feature = "chaos")]
+        log::info!("built for tests: {} makes it fail", super::chaos::SWITCH);
         let mut gateway = Gateway::new(Rc::clone(&policy), &name, crypto);
         let store = choose_store();
         gateway.sync(&*store, abi::now());
